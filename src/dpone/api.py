@@ -1,0 +1,334 @@
+"""The Python API: what the command line does, as functions with values. No global state, no printing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from dpone.engine.plan import Plan, Preview, StreamPlan, decide, expand, preview
+from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
+from dpone.engine.run import Context, run_streams
+from dpone.errors import ConflictError, DponeError
+from dpone.events import Emitter, Event, Listener
+from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_from_dict
+from dpone.manifest.select import select as choose
+from dpone.sdk import Receipt, Sink, Source
+from dpone.reconcile import Comparison, compare
+from dpone.version import __version__
+
+ManifestLike: TypeAlias = Manifest | str | os.PathLike[str] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended. `record` is the whole document."""
+
+    record: RunRecord
+    path: Path | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every stream succeeded."""
+        return self.record.status == "succeeded"
+
+    @property
+    def streams(self) -> list[StreamRecord]:
+        """The streams, in the order of the manifest."""
+        return self.record.streams
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `dpone run`: 0, 1, 3, 4, 75 or 130."""
+        if self.ok:
+            wanted = [stream for stream in self.streams if stream.proof.get("level") != "none"]
+            return 0 if all(stream.proven for stream in wanted) else 4
+        if self.record.status == "cancelled":
+            return 130
+        failures = [stream.failure for stream in self.streams if stream.failure]
+        if failures and all(failure["code"] == "DP701" for failure in failures):
+            return 75
+        refused = all(failure["category"] in ("config", "schema") for failure in failures)
+        return 3 if failures and refused and len(failures) == len(self.streams) else 1
+
+    def to_json(self) -> str:
+        """The run record."""
+        return json.dumps(self.record.as_dict(), indent=1)
+
+    def raise_for_status(self) -> RunResult:
+        """Raise the first failure, or return this result."""
+        for stream in self.streams:
+            if stream.failure:
+                failure = stream.failure
+                raise DponeError(
+                    f"{stream.stream}: {failure['message']}",
+                    remedy=failure["remedy"],
+                    where=failure["where"],
+                    code=failure["code"],
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """The state of one stream, as its target remembers it."""
+
+    stream: str
+    target: str
+    receipt: Receipt | None
+    failure: dict[str, Any] | None = None
+
+
+def plan(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> Plan:
+    """What a run would do now. Reads source and sink, writes nothing. A refused stream is in the plan, with its remedy.
+
+    Raises ConfigError for a manifest or a selection that is wrong, and the connection errors of `dpone.errors`.
+    """
+    loaded = _loaded(manifest)
+    with _opened(loaded) as (source, sink):
+        configs = _selected(loaded, source, select, exclude)
+        previews = tuple(_preview(loaded, config, source, sink) for config in configs)
+    return Plan(loaded.pipeline, loaded.source.display, loaded.sink.display, previews)
+
+
+def check(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Preview]:
+    """Connect to both ends and make every decision, without reading data: one entry per stream, refused or not."""
+    loaded = _loaded(manifest)
+    found = []
+    with _opened(loaded) as (source, sink):
+        for config in _selected(loaded, source, select, exclude):
+            try:
+                found.append(Preview(config.name, decide(loaded, config, source, sink)))
+            except DponeError as error:
+                found.append(Preview(config.name, refusal=error))
+    return found
+
+
+def run(
+    manifest: ManifestLike,
+    *,
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    plan_digest: str | None = None,
+    threads: int = 2,
+    wait: float = 0.0,
+    fail_fast: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    store: str | os.PathLike[str] | None = None,
+    stop: threading.Event | None = None,
+) -> RunResult:
+    """Move every selected stream, exactly once, and return the record.
+
+    `threads` streams run side by side. `wait` is how many seconds to wait for a lock that another run holds.
+    `plan_digest` refuses (ConflictError, DP702) when the plan is no longer the one with this digest. `store` is the
+    folder of local records (default: `.dpone` beside the manifest). Setting `stop` cancels the run at the next batch.
+    A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`.
+    Raises ConfigError for a manifest or a selection that is wrong.
+    """
+    loaded = _loaded(manifest)
+    history = Store(Path(store) if store is not None else _folder(loaded) / ".dpone")
+    started = time.monotonic()
+    configs = _planned(loaded, select, exclude, plan_digest)
+    record = RunRecord(
+        run_id=new_run_id(),
+        pipeline=loaded.pipeline,
+        manifest={
+            "path": loaded.path,
+            "sha256": loaded.sha256,
+            "selector": list(select),
+            "git_commit": _git_commit(_folder(loaded)),
+        },
+        versions={"dpone": __version__, "python": sys.version.split()[0]},
+        plan={"digest": plan_digest},
+        source=loaded.source.display,
+        sink=loaded.sink.display,
+    )
+    record.abandoned = history.close_abandoned()
+    path = history.save(record)
+    with ExitStack() as stack:
+        listeners: list[Listener] = [on_event] if on_event else []
+        listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
+        emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
+        emit("run.started", "info", streams=[config.name for config in configs])
+        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast)
+        run_streams(context, configs, threads)
+        _finish(record, started)
+        emit(
+            "run.finished",
+            "info" if record.status == "succeeded" else "error",
+            status=record.status,
+            duration_s=record.time["duration_s"],
+        )
+    return RunResult(record, history.save(record))
+
+
+def verify(
+    manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[Comparison | DponeError]:
+    """Compare source and sink now, stream by stream, by digest. A stream that cannot be compared yields its error."""
+    loaded = _loaded(manifest)
+    found: list[Comparison | DponeError] = []
+    with _opened(loaded) as (source, sink):
+        for config in _selected(loaded, source, select, exclude):
+            try:
+                decided = decide(loaded, config, source, sink)
+                receipt = sink.last_receipt(decided.key)
+                found.append(compare(source, sink, decided.source, decided.schema, decided.target, receipt))
+            except DponeError as error:
+                error.where = error.where or config.name
+                found.append(error)
+    return found
+
+
+def status(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[StreamStatus]:
+    """The last receipt of every stream, read from the sink."""
+    loaded = _loaded(manifest)
+    found = []
+    with _opened(loaded) as (source, sink):
+        for config in _selected(loaded, source, select, exclude):
+            try:
+                decided = decide(loaded, config, source, sink)
+                found.append(StreamStatus(config.name, str(decided.target), sink.last_receipt(decided.key)))
+            except DponeError as error:
+                found.append(StreamStatus(config.name, "", None, error.as_dict()))
+    return found
+
+
+def history(manifest: ManifestLike, *, limit: int = 10) -> list[dict[str, Any]]:
+    """The newest run records of the local store."""
+    loaded = _loaded(manifest)
+    records = Store(_folder(loaded) / ".dpone").runs()
+    return [record for record, _ in zip(records, range(limit), strict=False)]
+
+
+def reset(manifest: ManifestLike, *, select: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
+    """Forget the state of the selected streams: receipts, open loads, staging. The target's rows stay.
+
+    Returns the streams that were reset. Raises ConflictError when a run holds one of them.
+    """
+    loaded = _loaded(manifest)
+    done = []
+    with _opened(loaded) as (source, sink):
+        for config in _selected(loaded, source, select, exclude):
+            decided = decide(loaded, config, source, sink)
+            claim = sink.claim(decided.key, run_id=new_run_id(), holder="dpone reset")
+            try:
+                claim.reset()
+            finally:
+                claim.release()
+            done.append(config.name)
+    return done
+
+
+def discover(manifest: ManifestLike) -> list[str]:
+    """The streams that the manifest's source holds."""
+    loaded = _loaded(manifest)
+    with _opened(loaded) as (source, _):
+        return list(source.discover()) if hasattr(source, "discover") else []
+
+
+def _loaded(manifest: ManifestLike) -> Manifest:
+    if isinstance(manifest, Manifest):
+        return manifest
+    if isinstance(manifest, Mapping):
+        return manifest_from_dict(manifest)
+    return load_manifest(Path(manifest))
+
+
+def _folder(manifest: Manifest) -> Path:
+    """The folder of the manifest; the current one for a manifest that is not in a file."""
+    return Path(manifest.path).parent
+
+
+def _selected(manifest: Manifest, source: Source, wanted: Sequence[str], exclude: Sequence[str]) -> list[StreamConfig]:
+    return list(choose(expand(manifest.streams, source, manifest.source.connector), wanted, exclude))
+
+
+def _planned(
+    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str], digest: str | None
+) -> list[StreamConfig]:
+    """The streams to run. Connects only when a glob or a plan digest needs the source's word."""
+    if digest is None and not any(config.is_glob for config in manifest.streams):
+        return list(choose(manifest.streams, wanted, exclude))
+    with _opened(manifest) as (source, sink):
+        configs = _selected(manifest, source, wanted, exclude)
+        if digest is not None:
+            now = Plan("", "", "", tuple(_preview(manifest, config, source, sink) for config in configs)).digest
+            if now != digest:
+                raise ConflictError(
+                    f"the plan is now {now}, not {digest}: the manifest, a schema or the state has changed",
+                    remedy="look at `dpone plan` again",
+                    code="DP702",
+                )
+        return configs
+
+
+def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> Preview:
+    decided: StreamPlan | None = None
+    try:
+        decided = decide(manifest, config, source, sink)
+        return preview(decided, source, sink)
+    except DponeError as error:
+        return Preview(config.name, refusal=error)
+
+
+@contextmanager
+def _opened(manifest: Manifest) -> Iterator[tuple[Source, Sink]]:
+    """Both ends, the sink first (see `run_stream`)."""
+    with ExitStack() as stack:
+        sink = manifest.sink.connector.open_sink(manifest.sink.config())
+        stack.callback(sink.close)
+        source = manifest.source.connector.open_source(manifest.source.config())
+        stack.callback(source.close)
+        yield source, sink
+
+
+@contextmanager
+def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
+    """Append every event but the progress ones to a file, one JSON document a line."""
+    guard = threading.Lock()
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(event: Event) -> None:
+            if event.name != "rows.read":
+                line = manifest.redact(json.dumps(event.as_dict(), default=str))
+                with guard:
+                    file.write(line + "\n")
+                    file.flush()
+
+        yield write
+
+
+def _finish(record: RunRecord, started: float) -> None:
+    states = {stream.status for stream in record.streams}
+    record.status = "cancelled" if "cancelled" in states else "failed" if "failed" in states else "succeeded"
+    record.time |= {"finished": utc_now(), "duration_s": round(time.monotonic() - started, 3)}
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    record.resources = {
+        "peak_rss_mb": round(usage.ru_maxrss / 1024, 1),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+    }
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit of the manifest's repository, when there is one."""
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607 - git from the user's PATH
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

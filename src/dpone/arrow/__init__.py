@@ -1,0 +1,1 @@
+"""Canonical types and the content digest."""

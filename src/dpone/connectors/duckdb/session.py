@@ -1,0 +1,162 @@
+"""One connection to a DuckDB file.
+
+Within a process all connections to one file share one database instance; writers are serialised by a lock here,
+because two concurrent DuckDB transactions that touch the same table may fail instead of waiting. Between processes
+DuckDB's own file lock lets one process write, or several read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dpone.arrow.digest import digest
+from dpone.arrow.types import arrow_schema
+from dpone.connectors.duckdb.config import DuckDBConfig
+from dpone.connectors.duckdb.dialect import DuckDBDialect, travels_as_arrow
+from dpone.connectors.duckdb.errors import mapped
+from dpone.errors import SourceUnavailable
+from dpone.sdk import Column, Digest, Table
+from dpone.sql.dialect import Dialect
+
+BATCH_ROWS = 65_536
+_INGEST_BYTES = 64 * 2**20  # rows are gathered up to this many bytes before DuckDB takes them
+
+_writers: dict[str, threading.RLock] = {}
+_writers_guard = threading.Lock()
+
+
+class DuckDBSession:
+    """A connection; `read_only` for a source."""
+
+    def __init__(self, config: DuckDBConfig, *, read_only: bool) -> None:
+        self.dialect: Dialect = DuckDBDialect()
+        self._act = f"duckdb {config.path}"
+        self._connection = _connect(config, read_only=read_only)
+        key = str(Path(config.path).resolve())
+        with _writers_guard:
+            self._writer = _writers.setdefault(key, threading.RLock())
+        self._writing = False
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run one statement; rows affected, or 0 when DuckDB does not say."""
+        with mapped(self._act):
+            found = self._connection.execute(sql, list(params)).fetchall()
+        return int(found[0][0]) if found and isinstance(found[0][0], int) else 0
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query with a small result."""
+        with mapped(self._act):
+            return self._connection.execute(sql, list(params)).fetchall()
+
+    def batches(self, sql: str, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        """Stream a query as Arrow."""
+        schema = arrow_schema(tuple(columns))
+        with mapped(self._act):
+            reader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+            for batch in reader:
+                yield batch.cast(schema) if batch.schema != schema else batch
+
+    def digest(self, relation: str, columns: Sequence[Column]) -> Digest:
+        """Read the rows back and digest them."""
+        expressions = ", ".join(
+            f"{self.dialect.read(column)} AS {self.dialect.quote(column.name)}" for column in columns
+        )
+        return digest(tuple(columns), self.batches(f"SELECT {expressions} FROM {relation}", columns))
+
+    def ingest(self, table: Table, columns: Sequence[Column], batches: Iterator[pa.RecordBatch], ordinal: int) -> int:
+        """INSERT from Arrow, a few megabytes at a time, in arrival order."""
+        values = ", ".join(self._write(column) for column in columns)
+        names = self.dialect.names(columns)
+        sql = (
+            f"INSERT INTO {self.dialect.table(table)} ({names}, _dpone_slice) "
+            f"SELECT {values}, {ordinal} FROM _dpone_arriving"
+        )
+        taken = 0
+        for chunk in _gathered(batches):
+            with mapped(self._act):
+                self._connection.register("_dpone_arriving", chunk)
+                try:
+                    taken += self.execute(sql)
+                finally:
+                    self._connection.unregister("_dpone_arriving")
+        return taken
+
+    def begin(self) -> None:
+        """Start a transaction; the only one that writes to this file in this process."""
+        self._writer.acquire()
+        self._writing = True
+        with mapped(self._act):
+            self._connection.execute("BEGIN TRANSACTION")
+
+    def snapshot(self) -> None:
+        """Start a transaction that only reads."""
+        with mapped(self._act):
+            self._connection.execute("BEGIN TRANSACTION")
+
+    def commit(self) -> None:
+        """Commit."""
+        with mapped(self._act):
+            self._connection.execute("COMMIT")
+        self._done()
+
+    def rollback(self) -> None:
+        """Roll back, if there is anything to."""
+        with contextlib.suppress(duckdb.Error):
+            self._connection.execute("ROLLBACK")
+        self._done()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._done()
+        self._connection.close()
+
+    def _done(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._writer.release()
+
+    def _write(self, column: Column) -> str:
+        """The expression that stores an arriving column. Arrow types that match are stored as they are."""
+        name = self.dialect.quote(column.name)
+        as_is = travels_as_arrow(column.native) and not column.logical
+        return name if as_is else f"CAST({name} AS {column.native})"
+
+
+def _connect(config: DuckDBConfig, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    path = Path(config.path)
+    act = f"opening duckdb {config.path}"
+    if read_only and not path.exists():
+        raise SourceUnavailable(f"{act}: the file does not exist", remedy="check the path of the connection")
+    if not path.parent.exists():
+        raise SourceUnavailable(f"{act}: the folder {path.parent} does not exist", remedy="create the folder")
+    with mapped(act):
+        try:
+            connection = duckdb.connect(str(path), read_only=read_only)
+        except duckdb.ConnectionException:
+            # This process has the file open for writing already: a route from a file to itself.
+            connection = duckdb.connect(str(path), read_only=False)
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET memory_limit = '{config.memory_limit}'")
+        connection.execute("SET preserve_insertion_order = true")
+    return connection
+
+
+def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        if batch.num_rows:
+            waiting.append(batch)
+            size += batch.nbytes
+        if size >= _INGEST_BYTES:
+            yield pa.Table.from_batches(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)

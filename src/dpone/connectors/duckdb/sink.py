@@ -1,0 +1,107 @@
+"""Writing to DuckDB."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dpone.connectors.duckdb.config import DuckDBConfig
+from dpone.connectors.duckdb.session import DuckDBSession
+from dpone.errors import SchemaError
+from dpone.sdk import Column, Digest, Receipt, StreamKey, Table, TargetSchema
+from dpone.sdk.oslock import OsLock
+from dpone.sql.dialect import Dialect
+from dpone.sql.sink import SqlClaim, digest_target
+from dpone.sql.state import State
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class DuckDBSink:
+    """One DuckDB file. The stream's lock is an OS lock beside it, which dies with its process."""
+
+    def __init__(self, config: DuckDBConfig) -> None:
+        self._config = config
+        self._session = DuckDBSession(config, read_only=False)
+        self._locks: list[OsLock] = []
+
+    @property
+    def dialect(self) -> Dialect:
+        """DuckDB's."""
+        return self._session.dialect
+
+    def describe(self, target: Table) -> TargetSchema | None:
+        """The existing table, or None."""
+        self._need_schema(target.schema)
+        rows = self._session.rows(
+            "SELECT column_name, data_type, is_nullable, column_default FROM duckdb_columns() "
+            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
+            (target.schema, target.name),
+        )
+        if not rows:
+            return None
+        keys = self._session.rows(
+            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
+            "AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
+            (target.schema, target.name),
+        )
+        return TargetSchema(
+            {name: native for name, native, _, _ in rows},
+            frozenset(name for name, _, nullable, default in rows if not nullable and default is None),
+            tuple(keys[0][0]) if keys else (),
+        )
+
+    def last_receipt(self, key: StreamKey) -> Receipt | None:
+        """The last receipt, read without the lock."""
+        schema = key.target.schema
+        found = self._session.rows(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
+            "AND table_name = '_dpone_meta'",
+            (schema,),
+        )
+        if not found:
+            return None
+        state = State(self._session, schema)
+        state.check()
+        return state.receipt(key)
+
+    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> SqlClaim:
+        """Take the stream's lock."""
+        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
+        path = Path(self._config.path)
+        lock = OsLock(path.with_name(f"{path.name}.dpone-{name}.lock"), holder)
+        lock.acquire(wait)
+        self._locks.append(lock)
+        if self._config.create_schema:
+            self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quote(key.target.schema)}")
+        return SqlClaim(self._session, key, run_id, holder, lock.release)
+
+    def digest(
+        self,
+        target: Table,
+        columns: tuple[Column, ...],
+        *,
+        without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    ) -> Digest:
+        """The digest of a target, for `dpone verify`."""
+        return digest_target(self._session, target, columns, without)
+
+    def close(self) -> None:
+        """Give locks back and close the connection."""
+        self._session.close()
+        for lock in self._locks:
+            lock.release()
+
+    def _need_schema(self, schema: str) -> None:
+        found = self._session.rows(
+            "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", (schema,)
+        )
+        if not found and not self._config.create_schema:
+            raise SchemaError(
+                f"schema {schema} does not exist in {self._config.path}",
+                remedy=f"CREATE SCHEMA {schema}, or set create_schema: true on the sink",
+                code="DP402",
+            )

@@ -1,0 +1,119 @@
+"""Reading from DuckDB: one transaction is one snapshot; slices are row id ranges."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from dpone.connectors.duckdb.config import DuckDBConfig
+from dpone.connectors.duckdb.dialect import canonical
+from dpone.connectors.duckdb.session import DuckDBSession
+from dpone.errors import SchemaError
+from dpone.sdk import Stream, StreamSchema, Table, Window
+from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, even_bounds, split_name
+
+_ORDERED = ("INT", "DECIMAL", "DATE", "TIME", "VARCHAR", "UUID")
+_LIST = """
+    SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal
+    UNION ALL
+    SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = current_database() AND NOT internal
+"""
+
+
+class DuckDBSource:
+    """One DuckDB file."""
+
+    def __init__(self, config: DuckDBConfig) -> None:
+        self._session = DuckDBSession(config, read_only=True)
+
+    def describe(self, stream: Stream) -> StreamSchema:
+        """Columns, key and size of a table or view."""
+        table = self._find(stream.name)
+        where = (table.schema, table.name)
+        found = self._session.rows(
+            "SELECT column_name, data_type, is_nullable FROM duckdb_columns() "
+            "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
+            where,
+        )
+        columns = tuple(
+            canonical(name, native, nullable=nullable, keep=stream.keep_native) for name, native, nullable in found
+        )
+        keys = self._session.rows(
+            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
+            "AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
+            where,
+        )
+        size = self._session.rows(
+            "SELECT estimated_size FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = ? AND table_name = ?",
+            where,
+        )
+        [(version,)] = self._session.rows("SELECT version()")
+        return StreamSchema(
+            choose_columns(stream, columns),
+            primary_key=tuple(keys[0][0]) if keys else (),
+            estimated_rows=int(size[0][0]) if size else None,
+            server_version=str(version),
+        )
+
+    def open(self, stream: Stream, schema: StreamSchema, window: Window) -> SqlReading:
+        """A transaction of its own is the snapshot."""
+        table = self._find(stream.name)
+        relation = self._session.dialect.table(table)
+        native = self._cursor_type(table, stream)
+        self._session.snapshot()
+        return SqlReading(
+            self._session,
+            stream,
+            schema,
+            window,
+            relation=relation,
+            cursor=CursorSql(lambda column: f"CAST({column} AS VARCHAR)", lambda text: f"CAST({text} AS {native})"),
+            cut=self._cut(table, relation, stream),
+            on_close=self._session.rollback,
+        )
+
+    def discover(self) -> list[str]:
+        """All tables and views as schema.table, without dpone's own."""
+        return sorted(f"{s}.{t}" for s, t in self._session.rows(_LIST) if not t.startswith("_dpone_"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _find(self, name: str) -> Table:
+        schema, table = split_name(name, "main")
+        known = self._session.rows(_LIST)
+        if (schema, table) in known:
+            return Table(schema, table)
+        close = get_close_matches(f"{schema}.{table}", [f"{s}.{t}" for s, t in known], n=1)
+        hint = f"did you mean {close[0]}?" if close else "list what is there with `dpone init`"
+        raise SchemaError(f"{schema}.{table} does not exist at the source", remedy=hint, code="DP401")
+
+    def _cursor_type(self, table: Table, stream: Stream) -> str:
+        if not stream.cursor:
+            return ""
+        found: list[tuple[Any, ...]] = self._session.rows(
+            "SELECT data_type FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = ? "
+            "AND table_name = ? AND column_name = ?",
+            (table.schema, table.name, stream.cursor),
+        )
+        native = str(found[0][0]) if found else ""
+        if not any(part in native for part in _ORDERED) or native.endswith("]"):
+            raise SchemaError(
+                f"{stream.cursor} ({native or 'missing'}) cannot be a cursor of {stream.name}",
+                remedy="use an integer, decimal, date, timestamp or text column",
+                code="DP404",
+            )
+        return native
+
+    def _cut(self, table: Table, relation: str, stream: Stream) -> Cut:
+        is_table = self._session.rows(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = ? AND table_name = ?",
+            (table.schema, table.name),
+        )
+        if not is_table:
+            return Cut()
+        [(rows, first, last)] = self._session.rows(f"SELECT count(*), min(rowid), max(rowid) FROM {relation}")
+        return Cut("rowid", tuple(map(str, even_bounds(rows, first, last, stream.slice_rows))))

@@ -1,0 +1,40 @@
+"""Local files as source and sink: CSV, JSONL and Parquet."""
+
+from __future__ import annotations
+
+from dpone.sdk.connector import FULL, Capability, Connector, Support
+
+connector = Connector(
+    name="files",
+    title="Files (CSV, JSONL, Parquet)",
+    schemes=("file", "csv", "jsonl", "parquet"),
+    config="dpone.connectors.files.config:FilesConfig",
+    source="dpone.connectors.files.source:FilesSource",
+    sink="dpone.connectors.files.sink:FilesSink",
+    capabilities={
+        Capability.READ_FULL: FULL,
+        Capability.READ_CURSOR: FULL,
+        Capability.READ_SLICES: FULL,
+        Capability.READ_SNAPSHOT: FULL,
+        Capability.READ_FILTER: Support(
+            "not_implemented",
+            "a file has no query language of its own",
+            "read all rows and filter in the sink, or load the files into DuckDB first and filter there",
+        ),
+        Capability.READ_CAST: FULL,
+        Capability.DISCOVER: FULL,
+        Capability.WRITE_REPLACE: FULL,
+        Capability.WRITE_APPEND: FULL,
+        Capability.WRITE_MERGE: Support(
+            "impossible",
+            "a row inside a file cannot be updated; only whole files are published",
+            "write: replace, or a database as the sink (duckdb is a local one)",
+        ),
+        Capability.WRITE_TIES: Support(
+            "impossible",
+            "rows that are read again cannot replace those of an earlier file",
+            "a database as the sink with write: merge, or write: replace",
+        ),
+        Capability.PROOF_DIGEST: FULL,
+    },
+)

@@ -1,0 +1,917 @@
+"""Reading and writing the three formats in bounded memory, with nothing altered and nothing skipped.
+
+Text is cut into blocks of whole records here, not by the parsers: so a record of any length up to `RECORD_BYTES` fits,
+quotes are checked (parsers take `"a"b` and an unclosed quote without a word), and errors have a line number.
+Functions that take apart values raise DataError, naming file and column, never a value.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.json as pajson
+import pyarrow.parquet as pq
+
+from dpone.arrow.types import arrow_schema, type_name
+from dpone.connectors.files import values
+from dpone.errors import DataError, SchemaError
+from dpone.sdk import Column
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dpone.connectors.files.config import Layout
+
+BLOCK_BYTES = 8 << 20
+RECORD_BYTES = 256 << 20
+GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20  # what one Parquet row group gathers
+_LOGICAL = b"dpone.logical"
+_CAST_REMEDY = "declare it: columns: {{cast: {{{name}: {type}}}}}, or types: of the connection"
+
+
+def open_bytes(path: Path, layout: Layout) -> Any:
+    """The decompressed bytes of a file."""
+    raw = pa.OSFile(str(path), "rb")
+    return raw if layout.compression == "none" else pa.CompressedInputStream(raw, layout.compression)
+
+
+# -- blocks of whole records -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole records, and the number of lines before them."""
+
+    data: bytes
+    line: int
+
+
+def blocks(stream: Any, where: str, quote: str = "", delimiter: str = ",") -> Iterator[Block]:
+    """Cut a byte stream after line ends that no quote encloses. Checks quotes and the byte order mark."""
+    rest, line, size, first = b"", 0, BLOCK_BYTES, True
+    while True:
+        more = _read(stream, size)
+        data = rest + more if rest else more
+        if first:
+            data, first = _without_mark(data, where), False
+        done = len(more) < size
+        quotes = _positions(data, quote) if quote and quote.encode() in data else None
+        cut = len(data) if done else _cut(data, quotes)
+        if quotes is not None:
+            _check_quotes(data[:cut], quotes.filter(pc.less(quotes, cut)), quote, delimiter, (where, line))
+        if cut:
+            yield Block(data[:cut], line)
+            line += data.count(b"\n", 0, cut)
+        if done:
+            return
+        rest = data[cut:]
+        if len(rest) > RECORD_BYTES:
+            raise DataError(
+                f"{where}: the record after line {line} is longer than {RECORD_BYTES >> 20} MiB, or a quote is not closed",
+                where=where,
+                remedy="check the quotes, and that lines end in a line feed",
+            )
+        size = max(BLOCK_BYTES, len(rest))  # doubling, so that one long record costs linear time
+
+
+def _read(stream: Any, size: int) -> bytes:
+    """Exactly `size` bytes, less only at the end."""
+    parts, missing = [], size
+    while missing and (part := stream.read(missing)):
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _without_mark(data: bytes, where: str) -> bytes:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{where}: the file is UTF-16, dpone reads UTF-8", where=where, remedy="convert it with iconv")
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def _bytes(data: bytes) -> pa.Array:
+    return pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)])
+
+
+def _positions(data: bytes, character: str) -> pa.Array:
+    return pc.indices_nonzero(pc.equal(_bytes(data), pa.scalar(ord(character), pa.uint8())))
+
+
+def _cut(data: bytes, quotes: pa.Array | None) -> int:
+    """The end of the last whole record: after a line feed with an even number of quotes before it."""
+    end = data.rfind(b"\n")
+    while quotes is not None and end >= 0:
+        before = pc.sum(pc.less(quotes, end)).as_py() or 0
+        if before % 2 == 0:
+            break
+        end = data.rfind(b"\n", 0, quotes[before - 1].as_py())
+    return end + 1
+
+
+def _check_quotes(data: bytes, quotes: pa.Array, quote: str, delimiter: str, place: tuple[str, int]) -> None:
+    """RFC 4180: a quote opens at the start of a value, closes at its end, or is doubled inside."""
+    where, line = place
+    bad = None
+    if len(quotes) % 2:
+        bad = quotes[-1].as_py()
+    else:
+        pairs = pa.FixedSizeListArray.from_arrays(quotes.cast(pa.int64()), 2)
+        around = _bytes(data)
+        neighbours = pa.array([*b"\r\n", ord(delimiter), ord(quote)], pa.uint8())
+        opening, closing = pc.list_element(pairs, 0), pc.list_element(pairs, 1)
+        inner = opening.filter(pc.greater(opening, 0))
+        wrong = inner.filter(pc.invert(pc.is_in(around.take(pc.subtract(inner, 1)), neighbours)))
+        inner = closing.filter(pc.less(closing, len(data) - 1))
+        wrong = wrong if len(wrong) else inner.filter(pc.invert(pc.is_in(around.take(pc.add(inner, 1)), neighbours)))
+        bad = wrong[0].as_py() if len(wrong) else None
+    if bad is not None:
+        raise DataError(
+            f"{where}: a quote inside a value, or one that is not closed, near line {line + data.count(bytes([10]), 0, bad) + 1}",
+            where=where,
+            remedy='values with quotes are written in quotes, with "" for each; set quote: "" when nothing is quoted',
+        )
+
+
+# -- CSV -------------------------------------------------------------------------------------------------------
+
+
+def csv_blocks(path: Path, layout: Layout, where: str) -> tuple[tuple[str, ...], Generator[Block]]:
+    """The column names of a CSV file, and the blocks of its records. The file is closed at the end of the blocks."""
+    stream = open_bytes(path, layout)
+    found = blocks(stream, where, layout.quote, layout.delimiter)
+    first = next(found, Block(b"", 0))
+    record, size = _first_record(first.data, layout)
+    names = tuple(record) if layout.header else tuple(f"c{index + 1}" for index in range(len(record)))
+    if not names:
+        raise SchemaError(f"{where}: the file is empty, it has no header", where=where, remedy="remove the file")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "" in names:
+        raise SchemaError(
+            f"{where}: " + (f"the column {twice[0]!r} is there twice" if twice else "a column has no name"),
+            where=where,
+            remedy="give every column its own name in the header",
+        )
+    head = Block(first.data[size:], 1) if layout.header else first
+
+    def records() -> Generator[Block]:
+        with stream:
+            yield from (block for block in (head,) if block.data)
+            yield from found
+
+    return names, records()
+
+
+def _first_record(data: bytes, layout: Layout) -> tuple[list[str], int]:
+    quote = layout.quote.encode()
+    end = data.find(b"\n")
+    while quote and end >= 0 and data.count(quote, 0, end) % 2:
+        end = data.find(b"\n", end + 1)
+    size = len(data) if end < 0 else end + 1
+    return next(_rows(data[:size], layout), []), size
+
+
+def _rows(data: bytes, layout: Layout) -> Any:
+    return csv.reader(
+        io.StringIO(data.decode("utf-8", "replace"), newline=""),
+        delimiter=layout.delimiter,
+        quotechar=layout.quote or None,
+        quoting=csv.QUOTE_MINIMAL if layout.quote else csv.QUOTE_NONE,
+    )
+
+
+def csv_texts(
+    block: Block, names: Sequence[str], wanted: Sequence[str], layout: Layout, where: str
+) -> dict[str, pa.Array]:
+    """The texts of the wanted columns. NULL is an unquoted NULL text; in a file of one column, an empty line too."""
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(block.data),
+            read_options=pacsv.ReadOptions(column_names=list(names), block_size=len(block.data) + 1),
+            parse_options=pacsv.ParseOptions(
+                delimiter=layout.delimiter,
+                quote_char=layout.quote or False,
+                newlines_in_values=bool(layout.quote),
+                ignore_empty_lines=len(names) > 1,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                include_columns=list(wanted),
+                null_values=list(layout.null),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        line, found = _ragged(block, len(names), layout)
+        if line:
+            raise DataError(
+                f"{where}: line {line} has {found} values, the file has {len(names)} columns",
+                where=where,
+                remedy="correct the line, or the settings delimiter and quote",
+            ) from error
+        raise DataError(
+            f"{where}: the text after line {block.line} is not UTF-8", where=where, remedy="convert it with iconv"
+        ) from error
+    return {name: values.one(table[name]) for name in wanted}
+
+
+def _ragged(block: Block, width: int, layout: Layout) -> tuple[int, int]:
+    """The line of the first record of another width, and that width; zeros when there is none. For errors only."""
+    rows = _rows(block.data, layout)
+    try:
+        found = next((width_ for width_ in map(len, rows) if width_ not in (0, width)), 0)
+    except csv.Error:
+        return block.line + rows.line_num, -1
+    return (block.line + rows.line_num, found) if found else (0, 0)
+
+
+def typed(texts: dict[str, pa.Array], columns: Sequence[Column], where: str) -> pa.RecordBatch:
+    """The batch of these columns from their texts."""
+    arrays = [_exact(column, where, partial(values.read_text, texts[column.name], column)) for column in columns]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(tuple(columns)))
+
+
+def _exact(column: Column, where: str, convert: Callable[[], pa.Array]) -> pa.Array:
+    try:
+        return values.one(convert())
+    except ValueError as error:  # pyarrow.ArrowInvalid is one
+        kind = type_name(column.type, column.logical)
+        wide = "json" if column.native.startswith("json") else "text"
+        raise DataError(
+            f"{where}: column {column.name} has a value that is not exactly {kind}",
+            where=f"{where}, column {column.name}",
+            remedy=_CAST_REMEDY.format(name=column.name, type=wide),
+        ) from error
+
+
+def read_csv(path: Path, layout: Layout, columns: Sequence[Column], where: str) -> Iterator[pa.RecordBatch]:
+    """The columns of a CSV file, found by name."""
+    names, found = csv_blocks(path, layout, where)
+    wanted = [column.name for column in columns]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise SchemaError(f"{where}: there is no column {missing[0]}", where=where, remedy="write the file again")
+    for block in found:
+        yield typed(csv_texts(block, names, wanted or names[:1], layout, where), columns, where)
+
+
+# -- JSONL -----------------------------------------------------------------------------------------------------
+# pyarrow.json parses numbers of an explicit decimal type from their digits, never through a float, and refuses
+# integers that do not fit. What it cannot do is hand over a nested value as text; that is what DuckDB is for.
+
+NESTED = "json value"  # Column.native: the JSON text of whatever stands there
+
+
+class _Literal(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=_Literal, parse_constant=_no_constant)
+
+
+def infer_json(objects: Iterable[dict[str, Any]]) -> tuple[Column, ...]:
+    """The columns of sampled JSON objects, in order of first appearance."""
+    found: dict[str, list[Any]] = {}
+    for row in objects:
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return tuple(_json_column(name, sample) for name, sample in found.items())
+
+
+def _json_column(name: str, sample: list[Any]) -> Column:
+    kinds = set(map(type, sample)) - {type(None)}
+    if kinds <= {str}:
+        return Column(name, pa.string(), native="json string")
+    if kinds == {bool}:
+        return Column(name, pa.bool_(), native="json boolean")
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in sample if value is not None):
+        return Column(name, pa.int64(), native="json integer")
+    if kinds <= {int, _Literal}:
+        places, digits = _decimal_size([str(value) for value in sample if value is not None])
+        scale = 0 if kinds == {int} else values.decimal_scale(places)
+        if scale is not None and digits + scale <= 38:  # noqa: PLR2004 - the widest decimal
+            return Column(name, pa.decimal128(38, scale), native="json number")
+    return Column(
+        name, pa.string(), logical="json", native=NESTED, fidelity="widened", note="the JSON text of the value"
+    )
+
+
+def _decimal_size(literals: list[str]) -> tuple[int, int]:
+    """The most digits after and before the point."""
+    parts = [Decimal(literal).as_tuple() for literal in literals]
+    exponents = [(len(part.digits), int(part.exponent)) for part in parts]
+    return max(-min(e, 0) for _, e in exponents), max(max(n + e, 0) for n, e in exponents)
+
+
+def sample_json(stream: Any, rows: int, size: int, where: str) -> tuple[list[dict[str, Any]], int]:
+    """The first objects of a JSONL stream, at most `rows` from about `size` bytes, and the bytes they have."""
+    objects: list[dict[str, Any]] = []
+    taken = 0
+    for block in blocks(stream, where):
+        lines = list(islice(filter(None, map(str.strip, _utf8(block, where).split("\n"))), rows - len(objects)))
+        taken += sum(map(len, lines)) + len(lines)
+        try:
+            objects += map(_DECODER.decode, lines)
+        except ValueError as error:
+            raise _not_json(block, where) from error
+        if len(objects) >= rows or taken >= size:
+            break
+    if any(type(value) is not dict for value in objects):
+        raise DataError(f"{where}: a line is not a JSON object", where=where, remedy="write one object per line")
+    return objects, taken
+
+
+def _not_json(block: Block, where: str) -> DataError:
+    return DataError(
+        f"{where}: after line {block.line} a line is not one JSON object",
+        where=where,
+        remedy="write one object per line",
+    )
+
+
+def _utf8(block: Block, where: str) -> str:
+    try:
+        return block.data.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where}: the text after line {block.line} is not UTF-8", where=where, remedy="convert it with iconv"
+        ) from error
+
+
+def read_jsonl(
+    path: Path, layout: Layout, columns: Sequence[Column], known: Sequence[Column], where: str
+) -> Iterator[pa.RecordBatch]:
+    """The columns of a JSONL file. `known` are all its keys; any other key is an error, a missing one is NULL."""
+    nested = [column for column in columns if column.native == NESTED]
+    opaque = any(column.native == NESTED for column in known)
+    scalars = [column for column in known if column.native != NESTED]
+    schema = pa.schema([pa.field(column.name, _read_type(column)) for column in scalars])
+    with open_bytes(path, layout) as stream:
+        for block in blocks(stream, where):
+            lines = _utf8(block, where)
+            if not lines.strip():
+                continue
+            if lines.startswith("null") or "\nnull" in lines:  # pyarrow takes it as an object without keys
+                raise _not_json(block, where)
+            table = _parse_json(block, schema, "ignore" if opaque else "error", where)
+            arrays = {column.name: values.one(table[column.name]) for column in scalars}
+            if opaque:
+                _check_keys(lines, [column.name for column in known], table.num_rows, block, where)
+            for column in scalars:
+                if column.native == "json number" and f'"{column.name}"' in lines:
+                    _refuse_strings(lines, column, where)
+            if nested:
+                arrays |= _nested(lines, nested, block, where)
+            out = [
+                arrays[column.name] if column.native == NESTED else _json_values(arrays[column.name], column, where)
+                for column in columns
+            ]
+            yield pa.RecordBatch.from_arrays(out, schema=arrow_schema(tuple(columns)))
+
+
+def _read_type(column: Column) -> pa.DataType:
+    type_ = column.type
+    numeric = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+    return type_ if numeric or pa.types.is_boolean(type_) else pa.string()
+
+
+def _json_values(array: pa.Array, column: Column, where: str) -> pa.Array:
+    if array.type == column.type and not column.logical:
+        return array
+    return _exact(column, where, lambda: values.parse(array, column.type, column.logical))
+
+
+def _parse_json(block: Block, schema: pa.Schema, unexpected: str, where: str) -> pa.Table:
+    try:
+        return pajson.read_json(
+            pa.BufferReader(block.data),
+            read_options=pajson.ReadOptions(block_size=len(block.data) + 1),
+            parse_options=pajson.ParseOptions(
+                explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior=unexpected
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _json_problem(block, schema, str(error), where) from error
+
+
+def _json_problem(block: Block, schema: pa.Schema, text: str, where: str) -> DataError:
+    """Which column was meant: pyarrow's text names it at most in passing, and may hold the value."""
+    objects = []
+    for number, line in enumerate(block.data.decode().split("\n")):
+        if not line.strip():
+            continue
+        try:
+            row = json.JSONDecoder(parse_float=_Literal).decode(line.strip())
+        except ValueError:
+            row = None
+        if type(row) is not dict:
+            message = f"{where}: line {block.line + number + 1} is not one JSON object"
+            return DataError(message, where=where, remedy="write one object per line")
+        objects.append((block.line + number + 1, line, row))
+    for line_number, line, row in objects:
+        try:
+            pajson.read_json(
+                pa.BufferReader(line.encode()),
+                parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+                read_options=pajson.ReadOptions(block_size=len(line.encode()) + 2),
+            )
+        except pa.ArrowInvalid:
+            return _bad_field(line, line_number, row, schema, where)
+        new = [key for key in row if key not in schema.names]
+        if new and "unexpected field" in text:
+            return _new_key(new[0], f"line {line_number}", where)
+    message = f"{where}: after line {block.line} there is text that is not JSON"
+    return DataError(message, where=where, remedy="write one object per line")
+
+
+def _bad_field(line: str, number: int, row: dict[str, Any], schema: pa.Schema, where: str) -> DataError:
+    for field in schema:
+        try:
+            pajson.read_json(
+                pa.BufferReader(line.encode()),
+                parse_options=pajson.ParseOptions(
+                    explicit_schema=pa.schema([field]), unexpected_field_behavior="ignore"
+                ),
+                read_options=pajson.ReadOptions(block_size=len(line.encode()) + 2),
+            )
+        except pa.ArrowInvalid:
+            if field.name in row:
+                return DataError(
+                    f"{where}: line {number}, column {field.name} has a value that is not exactly one {field.type}",
+                    where=f"{where}, column {field.name}",
+                    remedy=_CAST_REMEDY.format(name=field.name, type="json"),
+                )
+    return DataError(f"{where}: line {number} is not one JSON object", where=where, remedy="correct the line")
+
+
+def _new_key(name: str, place: str, where: str) -> DataError:
+    return DataError(
+        f"{where}: {place} has the key {name}, which no sampled row has",
+        where=where,
+        remedy=_CAST_REMEDY.format(name=name, type="text") + ", or raise sample_rows",
+    )
+
+
+_LINES = r"(SELECT unnest(string_split(v, chr(10))) AS line FROM t)"
+_ROWS = rf"(SELECT line FROM {_LINES} WHERE trim(line, ' ' || chr(9) || chr(13)) <> '')"
+# A real number of many digits goes through a double in DuckDB; whole numbers do not.
+_MANY_DIGITS = r"[0-9.]{17,}|[0-9]{16,}[eE]"
+
+
+def _check_keys(lines: str, known: list[str], rows: int, block: Block, where: str) -> None:
+    try:
+        found = values.sql(
+            "SELECT count(*) AS rows, list_distinct(flatten(list(keys))) AS names, "
+            "bool_or(len(keys) <> len(list_distinct(keys))) AS twice "
+            f"FROM (SELECT json_keys(line) AS keys FROM {_ROWS})",
+            {"v": pa.array([lines])},
+        ).to_pylist()[0]
+    except ValueError as error:
+        raise _not_json(block, where) from error
+    if found["rows"] != rows or found["twice"]:
+        raise _not_json(block, where)
+    new = sorted(set(found["names"] or ()) - set(known))
+    if new:
+        raise _new_key(new[0], f"a line after line {block.line}", where)
+
+
+def _refuse_strings(lines: str, column: Column, where: str) -> None:
+    """Refuse what pyarrow would take: it reads the string "1.50" as the decimal 1.5, which is another value."""
+    if not pc.match_substring_regex(pa.array([lines]), _escaped(column.name) + r'\s*:\s*"')[0].as_py():
+        return
+    pointer = _pointer(column.name)
+    query = f"SELECT bool_or(json_type(line, '{pointer}') = 'VARCHAR') AS v FROM {_ROWS}"
+    if values.sql(query, {"v": pa.array([lines])})["v"][0].as_py():
+        raise DataError(
+            f"{where}: column {column.name} has a string among its numbers",
+            where=f"{where}, column {column.name}",
+            remedy=_CAST_REMEDY.format(name=column.name, type="json"),
+        )
+
+
+def _escaped(name: str) -> str:
+    return re.escape(json.dumps(name, ensure_ascii=False))
+
+
+def _pointer(name: str) -> str:
+    """RFC 6901, as https://duckdb.org/docs/stable/data/json/json_functions takes it, inside a SQL literal."""
+    return "/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''")
+
+
+def _nested(lines: str, columns: Sequence[Column], block: Block, where: str) -> dict[str, pa.Array]:
+    """The JSON texts of nested values. JSON null is NULL."""
+    pointers = ", ".join(f"'{_pointer(column.name)}'" for column in columns)
+    names = [f"v{index}" for index in range(len(columns))]
+    parts = ", ".join(f"nullif(found[{index + 1}]::VARCHAR, 'null') AS v{index}" for index in range(len(columns)))
+    suspect = " OR ".join(f"NOT contains(line, {name})" for name in names)
+    query = (
+        f"SELECT *, CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') AND ({suspect}) THEN line END AS line_ FROM "
+        f"(SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM {_ROWS}))"
+    )
+    try:
+        table = values.sql(query, {"v": pa.array([lines])})
+    except ValueError as error:
+        raise _not_json(block, where) from error
+    arrays = {column.name: values.one(table[name]) for column, name in zip(columns, names, strict=True)}
+    doubtful = values.one(table["line_"])
+    if doubtful.null_count < len(doubtful):
+        mask = pc.is_valid(doubtful)
+        rows = [_DECODER.decode(line.strip()) for line in doubtful.filter(mask).to_pylist()]
+        for name, array in arrays.items():
+            texts = [None if row.get(name) is None else _dump(row[name]) for row in rows]
+            arrays[name] = pc.replace_with_mask(array, mask, pa.array(texts, pa.string()))
+    return arrays
+
+
+def _dump(value: Any) -> str:
+    """JSON text with numbers as they were written; only for the rare rows whose numbers DuckDB might shorten."""
+    if type(value) is _Literal:
+        return str(value)
+    if type(value) is dict:
+        return "{" + ",".join(f"{_dump(key)}:{_dump(item)}" for key, item in value.items()) + "}"
+    if type(value) is list:
+        return "[" + ",".join(map(_dump, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def count_jsonl(path: Path, layout: Layout, where: str) -> int:
+    """The rows of a JSONL file, whatever they hold."""
+    rows = 0
+    with open_bytes(path, layout) as stream:
+        for block in blocks(stream, where):
+            if block.data.strip():
+                rows += _parse_json(block, pa.schema([]), "ignore", where).num_rows
+    return rows
+
+
+# -- Parquet ---------------------------------------------------------------------------------------------------
+
+
+def canonical(field: pa.Field) -> Column:  # noqa: PLR0911 - one answer per family
+    """The column that a Parquet (Arrow) field is read as."""
+    name, native = field.name, str(field.type)
+    logical = (field.metadata or {}).get(_LOGICAL, b"").decode()
+    type_ = field.type
+    if isinstance(type_, pa.BaseExtensionType):
+        kinds = {"arrow.uuid": "uuid", "arrow.json": "json"}
+        logical = kinds.get(type_.extension_name, "")
+        if not logical:
+            return _refused(name, native)
+        return Column(name, pa.string(), field.nullable, logical=logical, native=native)  # type: ignore[arg-type]
+    plain = _plain(type_)
+    if plain is not None:
+        known = logical if logical in ("json", "uuid") and pa.types.is_string(plain) else ""
+        wide = pa.types.is_string(plain) and (pa.types.is_decimal(type_) or pa.types.is_null(type_))
+        note = "more than 38 digits: its exact text" if pa.types.is_decimal(type_) and wide else ""
+        return Column(
+            name,
+            plain,
+            field.nullable,
+            known,
+            native,
+            fidelity="widened" if wide else "exact",
+            note=note,  # type: ignore[arg-type]
+        )
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        item = _plain(type_.value_type)
+        if item is not None and _same_kind(item, type_.value_type):
+            return Column(name, pa.list_(item), field.nullable, native=native)
+    if _jsonable(type_):
+        return Column(name, pa.string(), field.nullable, "json", native, fidelity="widened", note="its JSON text")
+    return _refused(name, native)
+
+
+def _same_kind(item: pa.DataType, type_: pa.DataType) -> bool:
+    return not (pa.types.is_string(item) and (pa.types.is_decimal(type_) or pa.types.is_null(type_)))
+
+
+def _refused(name: str, native: str) -> Column:
+    note = f"{native} has no exact form here; leave it out: columns: {{exclude: [{name}]}}"
+    return Column(name, pa.string(), native=native, fidelity="refused", note=note)
+
+
+def _plain(type_: pa.DataType) -> pa.DataType | None:  # noqa: C901, PLR0911 - one answer per family
+    """The canonical scalar type of a type, text for what only text holds, None for what is no scalar."""
+    types = pa.types
+    if types.is_dictionary(type_):
+        return _plain(type_.value_type)
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_) or types.is_null(type_):
+        return pa.string()
+    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_):
+        return pa.binary()
+    if types.is_fixed_size_binary(type_):
+        return pa.binary()
+    if types.is_decimal(type_):
+        fits = type_.precision <= 38 and 0 <= type_.scale <= type_.precision  # noqa: PLR2004 - the widest decimal
+        return pa.decimal128(type_.precision, type_.scale) if fits else pa.string()
+    if types.is_float16(type_):
+        return pa.float32()
+    if types.is_date(type_):
+        return pa.date32()
+    if types.is_time(type_):
+        return pa.time64("ns" if type_.unit == "ns" else "us")
+    if types.is_timestamp(type_):
+        return pa.timestamp("ns" if type_.unit == "ns" else "us", "UTC" if type_.tz else None)
+    if types.is_boolean(type_) or types.is_integer(type_) or types.is_floating(type_):
+        return type_
+    return None
+
+
+def _jsonable(type_: pa.DataType) -> bool:
+    """Whether DuckDB's to_json keeps every value of a nested type."""
+    types = pa.types
+    if types.is_struct(type_):
+        return type_.num_fields > 0 and all(_jsonable(field.type) for field in type_)
+    if types.is_map(type_):
+        return types.is_string(type_.key_type) and _jsonable(type_.item_type)
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+        return _jsonable(type_.value_type)
+    scalar = types.is_boolean(type_) or types.is_integer(type_) or types.is_date32(type_) or types.is_timestamp(type_)
+    return bool(scalar or types.is_string(type_) or types.is_large_string(type_) or types.is_float64(type_))
+
+
+def parquet_schema(path: Path, where: str) -> tuple[pa.Schema, pq.FileMetaData]:
+    """Schema and footer of a Parquet file."""
+    with pq.ParquetFile(path) as file:
+        schema: pa.Schema = file.schema_arrow
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            raise SchemaError(f"{where}: the column {twice[0]} is there twice", where=where, remedy="rename one")
+        return schema, file.metadata
+
+
+def read_parquet(
+    path: Path, columns: Sequence[Column], where: str, groups: Sequence[int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Columns and row groups of a Parquet file, in batches of about BLOCK_BYTES."""
+    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+        missing = [column.name for column in columns if column.name not in file.schema_arrow.names]
+        if missing:
+            raise SchemaError(f"{where}: there is no column {missing[0]}", where=where, remedy="write the file again")
+        picked = list(range(file.num_row_groups)) if groups is None else list(groups)
+        sizes = [file.metadata.row_group(index) for index in picked]
+        rows = sum(group.num_rows for group in sizes)
+        size = sum(group.total_byte_size for group in sizes)
+        step = max(1, min(131_072, BLOCK_BYTES * rows // max(size, 1)))
+        fields = {field.name: canonical(field) for field in file.schema_arrow}
+        for batch in file.iter_batches(step, picked, columns=[column.name for column in columns]):
+            arrays = [
+                _exact(column, where, partial(_from_parquet, batch.column(column.name), fields[column.name], column))
+                for column in columns
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(tuple(columns)))
+
+
+def _from_parquet(array: pa.Array, plain: Column, column: Column) -> pa.Array:
+    """The canonical array, then the cast the stream asks for."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+        if plain.logical == "uuid":
+            array = pc.replace_substring_regex(
+                values.to_text(array.cast(pa.binary())), "(.{8})(.{4})(.{4})(.{4})(.{12})", r"\1-\2-\3-\4-\5"
+            )
+    if plain.logical == "json" and pa.types.is_nested(array.type):
+        array = values.as_json(array)
+    elif array.type != plain.type:
+        decimal = pa.types.is_decimal(array.type) and pa.types.is_string(plain.type)
+        array = _wide_decimal(array) if decimal else array.cast(plain.type)
+    return values.cast(array, column.type, "" if plain.logical == column.logical else column.logical)
+
+
+def _wide_decimal(array: pa.Array) -> pa.Array:
+    """Text of decimals of more than 38 digits; Arrow's own text has an exponent where that is shorter."""
+    return pa.array([None if value is None else f"{value:f}" for value in array.to_pylist()], pa.string())
+
+
+# -- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_slice(path: Path, layout: Layout, columns: Sequence[Column], batches: Iterable[pa.RecordBatch]) -> int:
+    """Write one staged slice; the number of rows. CSV and JSONL as they will be published, Parquet as Arrow IPC."""
+    if layout.format == "parquet":
+        return _write_ipc(path, columns, batches)
+    encode = _csv_bytes if layout.format == "csv" else _json_bytes
+    rows = 0
+    with _writer(path, layout) as stream:
+        for batch in batches:
+            if batch.num_rows:
+                stream.write(encode(batch, columns, layout))
+                rows += batch.num_rows
+    return rows
+
+
+def _writer(path: Path, layout: Layout) -> Any:
+    raw = pa.OSFile(str(path), "wb")
+    return raw if layout.compression == "none" else pa.CompressedOutputStream(raw, layout.compression)
+
+
+def _write_ipc(path: Path, columns: Sequence[Column], batches: Iterable[pa.RecordBatch]) -> int:
+    schema = arrow_schema(tuple(columns))
+    rows = 0
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.OSFile(str(path), "wb") as raw, pa.ipc.new_stream(raw, schema, options=options) as stream:
+        for batch in batches:
+            stream.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+            rows += batch.num_rows
+    return rows
+
+
+def read_slice(path: Path, layout: Layout, columns: Sequence[Column], where: str) -> Iterator[pa.RecordBatch]:
+    """Read a staged slice back, in the columns of `proof_columns`."""
+    if layout.format == "parquet":
+        with pa.OSFile(str(path), "rb") as raw, pa.ipc.open_stream(raw) as stream:
+            yield from stream
+    elif path.stat().st_size:
+        yield from read_known(path, layout.model_copy(update={"header": False}), columns, where)
+
+
+def assemble(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
+    """Make the file to publish out of the staged slices. gzip members and zstd frames may follow one another:
+    https://www.rfc-editor.org/rfc/rfc1952#page-5, https://www.rfc-editor.org/rfc/rfc8878#section-3
+    """
+    if layout.format == "parquet":
+        _assemble_parquet(pieces, path, layout, columns)
+        return
+    with path.open("wb") as out:
+        header = layout.format == "csv" and layout.header
+        if header or layout.compression != "none":
+            out.write(_packed(_header(columns, layout) if header else b"", layout))
+        for piece in pieces:
+            with piece.open("rb") as part:
+                while data := part.read(BLOCK_BYTES):
+                    out.write(data)
+
+
+def _packed(data: bytes, layout: Layout) -> bytes:
+    if layout.compression == "none":
+        return data
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, layout.compression) as stream:
+        stream.write(data)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def _header(columns: Sequence[Column], layout: Layout) -> bytes:
+    names = ('"' + column.name.replace('"', '""') + '"' for column in columns)
+    return (layout.delimiter.join(names) + "\n").encode()
+
+
+def _assemble_parquet(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
+    schema = pa.schema(
+        [
+            pa.field(column.name, column.type, metadata={_LOGICAL: column.logical.encode()} if column.logical else None)
+            for column in columns
+        ]
+    )
+    codec = {"gzip": "gzip", "zstd": "zstd"}.get(layout.compression, "none")
+    with pq.ParquetWriter(path, schema, compression=codec) as writer:
+        for group in _groups(pieces, layout, columns):
+            writer.write_table(pa.Table.from_batches(group).cast(schema), row_group_size=GROUP_ROWS)
+
+
+def _groups(pieces: Sequence[Path], layout: Layout, columns: Sequence[Column]) -> Iterator[list[pa.RecordBatch]]:
+    group: list[pa.RecordBatch] = []
+    rows = size = 0
+    for piece in pieces:
+        for batch in read_slice(piece, layout, columns, piece.name):
+            group.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            if rows >= GROUP_ROWS or size >= GROUP_BYTES:
+                yield group
+                group, rows, size = [], 0, 0
+    if rows:
+        yield group
+
+
+def _written(column: Column, array: pa.Array, text: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    try:
+        return text(array)
+    except ValueError as error:
+        raise DataError(
+            f"column {column.name} has a value that this file format cannot hold: a date or time outside the years "
+            "1 to 9999, or a NaN or infinity in JSONL",
+            where=f"column {column.name}",
+            remedy="write Parquet, or leave the column out",
+        ) from error
+
+
+def _csv_bytes(batch: pa.RecordBatch, columns: Sequence[Column], layout: Layout) -> Any:
+    arrays = [_written(column, array, _csv_array) for column, array in zip(columns, batch.columns, strict=True)]
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(
+        pa.RecordBatch.from_arrays(arrays, names=[f"c{index}" for index in range(len(arrays))]),
+        sink,
+        pacsv.WriteOptions(include_header=False, delimiter=layout.delimiter, quoting_style="needed"),
+    )
+    return sink.getvalue()  # a buffer, written without a copy
+
+
+def _csv_array(array: pa.Array) -> pa.Array:
+    """What write_csv puts down exactly and, but for text, without quotes; the rest as text."""
+    type_ = array.type
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        values.check_years(array)
+        return array
+    exponents = pa.types.is_decimal(type_) and type_.scale > 6  # noqa: PLR2004 - from there Arrow writes 1E-7
+    if exponents or pa.types.is_binary(type_) or pa.types.is_nested(type_):
+        return values.to_text(array)
+    return array
+
+
+def _json_bytes(batch: pa.RecordBatch, columns: Sequence[Column], layout: Layout) -> Any:
+    """One JSON object per row, written by one DuckDB expression; columns are c0, c1, ... there."""
+    del layout
+    arrays, parts = {}, []
+    for index, (column, array) in enumerate(zip(columns, batch.columns, strict=True)):
+        name, key = f"c{index}", json.dumps(column.name, ensure_ascii=False).replace("'", "''")
+        text, shape = _json_array(column, array)
+        arrays[name] = text
+        parts.append(f"'{',' if index else ''}{key}:' || coalesce({shape.format(name)}, 'null')")
+    lines = values.one(values.sql(f"SELECT '{{' || {' || '.join(parts)} || '}}' || chr(10) AS v FROM t", arrays)["v"])
+    lines = lines.cast(pa.string())
+    _, offsets, data = lines.buffers()
+    bounds = memoryview(offsets).cast("i")
+    start, end = bounds[lines.offset], bounds[lines.offset + len(lines)]
+    return data.slice(start, end - start)
+
+
+def _json_array(column: Column, array: pa.Array) -> tuple[pa.Array, str]:
+    type_ = array.type
+    if pa.types.is_string(type_):
+        return array, "to_json({})::VARCHAR"
+    if pa.types.is_floating(type_) and not (pc.all(pc.is_finite(array), min_count=0).as_py() is not False):
+        _written(column, array, _refuse)
+    text = _written(column, array, values.to_text)
+    bare = (
+        pa.types.is_boolean(type_)
+        or pa.types.is_integer(type_)
+        or pa.types.is_floating(type_)
+        or pa.types.is_decimal(type_)
+        or pa.types.is_nested(type_)
+    )
+    return text, "{}" if bare else "'\"' || {} || '\"'"
+
+
+def _refuse(array: pa.Array) -> pa.Array:
+    raise ValueError("not finite")
+
+
+# -- reading back what was written -----------------------------------------------------------------------------
+
+
+def proof_columns(columns: Sequence[Column], layout: Layout) -> tuple[Column, ...]:
+    """The columns to read a written file back with. Where a text format holds the very text of the canonical encoding
+    (hexadecimal, the JSON of a list), that text is read, which has the same digest.
+    """
+    if layout.format == "parquet":
+        return tuple(columns)
+    return tuple(_proof_column(column, layout) for column in columns)
+
+
+def _proof_column(column: Column, layout: Layout) -> Column:
+    nested = pa.types.is_nested(column.type)
+    if nested or pa.types.is_binary(column.type) or column.logical:
+        native = NESTED if nested and layout.format == "jsonl" else "declared"
+        return replace(column, type=pa.string(), logical="", native=native)
+    return replace(column, native="declared")
+
+
+def read_known(path: Path, layout: Layout, columns: Sequence[Column], where: str) -> Iterator[pa.RecordBatch]:
+    """A file that dpone wrote, with the columns of `proof_columns`."""
+    if layout.format == "parquet":
+        return read_parquet(path, columns, where)
+    if layout.format == "jsonl":
+        return read_jsonl(path, layout, columns, columns, where)
+    if layout.header:
+        return read_csv(path, layout, columns, where)
+    renamed = [replace(column, name=f"c{index + 1}") for index, column in enumerate(columns)]
+    return read_csv(path, layout, renamed, where)
+
+
+def count(path: Path, layout: Layout, where: str) -> int:
+    """The rows of a file, counted in the file."""
+    if layout.format == "parquet":
+        return int(parquet_schema(path, where)[1].num_rows)
+    if layout.format == "jsonl":
+        return count_jsonl(path, layout, where)
+    names, found = csv_blocks(path, layout, where)
+    return sum(len(csv_texts(block, names, names[:1], layout, where)[names[0]]) for block in found)

@@ -1,0 +1,313 @@
+"""Values and their texts: exact both ways, whole columns at a time.
+
+`parse` turns text into a type and raises ValueError when any value is not exactly representable. `infer` finds a
+type whose texts could be written again from the values alone, so that inference never loses anything:
+
+    inferred boolean     true and false, in lower case
+    inferred int64       no plus sign, no leading zero, no -0
+    inferred fixed       decimal(38,s): every value has the same s digits after the point
+    inferred number      decimal(38,9) or decimal(38,18): no value ends in a zero after the point
+    inferred float       float64: some value has an exponent, every value is the shortest text of its double
+    inferred date        YYYY-MM-DD
+    inferred timestamp   YYYY-MM-DD, T or a blank, HH:MM:SS, at most six digits after the point
+    inferred timestamptz the same with Z or an offset; the instant is kept, the offset is not
+    text                 everything else: 007, 1.10 beside 1.9, mixed things
+
+A type by inference binds all values, also those after the sample; a declared type takes every text of an exact value.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dpone.sdk import Column
+
+_DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_CLOCK = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
+_ZONE = r"(Z|[+-][0-9]{2}:?[0-9]{2})"
+_UUID = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_INTEGER = r"^(0|-?[1-9][0-9]*)$"
+_NUMBER = r"^(0|-?[1-9][0-9]*|-?(0|[1-9][0-9]*)\.[0-9]*[1-9])$"
+_TIMESTAMP = rf"^{_DAY}[T ]{_CLOCK}(\.[0-9]{{1,6}})?$"
+_TIMESTAMPTZ = rf"^{_DAY}[T ]{_CLOCK}(\.[0-9]{{1,6}})?{_ZONE}$"
+_FLOAT = r"(?i)^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)$"
+
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO 8601 writes in four digits
+_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_local = threading.local()
+
+
+def _duckdb() -> Any:
+    """One in-memory database per thread; with one thread a query keeps the order of its rows."""
+    connection: Any = getattr(_local, "connection", None)
+    if connection is None:
+        connection = duckdb.connect(":memory:")
+        connection.execute("SET threads = 1")
+        connection.execute("SET TimeZone = 'UTC'")
+        _local.connection = connection
+    return connection
+
+
+def sql(query: str, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """Run a DuckDB query over arrays of equal length, the relation `t`. Rows keep their order."""
+    connection = _duckdb()
+    connection.register("t", pa.table(dict(columns)))
+    try:
+        return connection.execute(query).to_arrow_table()
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise ValueError("a value is malformed") from error
+    finally:
+        connection.unregister("t")
+
+
+def without(batch: pa.RecordBatch, names: Sequence[str], keys: pa.Table) -> pa.RecordBatch:
+    """The rows of a batch whose values in `names` are not among the keys; NULL equals nothing."""
+    joined = " AND ".join(f"t.k{index} = k.c{index}" for index in range(len(names)))
+    columns = {f"k{index}": batch.column(name) for index, name in enumerate(names)}
+    at = pa.array(range(batch.num_rows), pa.int64())
+    connection = _duckdb()
+    connection.register("k", keys.rename_columns([f"c{index}" for index in range(keys.num_columns)]))
+    try:
+        found = sql(
+            f"SELECT t.at_ AS v FROM t WHERE NOT EXISTS (SELECT 1 FROM k WHERE {joined}) ORDER BY 1",
+            {**columns, "at_": at},
+        )
+    finally:
+        connection.unregister("k")
+    return batch.take(one(found["v"]))
+
+
+def one(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """One array of possibly many chunks."""
+    if isinstance(array, pa.ChunkedArray):
+        return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+    return array
+
+
+def _every(mask: pa.Array) -> bool:
+    """Whether no value is false; NULLs count as true."""
+    return pc.all(mask, min_count=0).as_py() is not False
+
+
+def _matches(text: pa.Array, pattern: str) -> bool:
+    return _every(pc.match_substring_regex(text, pattern))
+
+
+def _require(text: pa.Array, pattern: str) -> None:
+    if not _matches(text, pattern):
+        raise ValueError("a text is not a value of this type")
+
+
+# -- text to values --------------------------------------------------------------------------------------------
+
+
+def parse(text: pa.Array, type_: pa.DataType, logical: str = "") -> pa.Array:  # noqa: C901, PLR0911 - one branch per type
+    """The values of these texts, exactly; raises ValueError when one has none."""
+    if logical == "uuid":
+        _require(text, f"^{_UUID}$")
+        return text
+    if logical == "json":
+        if not _every(one(sql("SELECT json_valid(v) AS v FROM t", {"v": text})["v"])):
+            raise ValueError("a text is not JSON")
+        return text
+    if pa.types.is_string(type_):
+        return text
+    if pa.types.is_boolean(type_):
+        _require(text, "^(true|false)$")
+        return pc.equal(text, "true")
+    if pa.types.is_integer(type_):
+        _require(text, "^[+-]?[0-9]+$")
+        return pc.cast(pc.utf8_ltrim(text, "+"), type_)
+    if pa.types.is_decimal(type_):
+        _require(text, r"(?i)^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?$")
+        return pc.cast(text, type_)
+    if pa.types.is_floating(type_):
+        return _parse_float(text, type_)
+    if pa.types.is_date32(type_):
+        _require(text, f"^{_DAY}$")
+        return pc.cast(text, type_)
+    if pa.types.is_time(type_):
+        _require(text, rf"^{_CLOCK}(\.[0-9]{{1,9}})?$")
+        moment = pc.cast(pc.binary_join_element_wise("1970-01-01T", text, ""), pa.timestamp(type_.unit))
+        return pc.cast(moment, type_)
+    if pa.types.is_timestamp(type_):
+        _require(text, rf"^{_DAY}[T ]{_CLOCK}(\.[0-9]{{1,9}})?{_ZONE if type_.tz else ''}$")
+        return pc.cast(text, type_)
+    if pa.types.is_binary(type_):
+        _require(text, "^([0-9a-fA-F]{2})*$")  # unhex() would pad an odd number of digits
+        return one(sql("SELECT unhex(v) AS v FROM t", {"v": text})["v"]).cast(type_)
+    raise ValueError(f"no text form of {type_}")
+
+
+def _parse_float(text: pa.Array, type_: pa.DataType) -> pa.Array:
+    _require(text, _FLOAT)
+    values = pc.cast(pc.utf8_ltrim(text, "+"), type_)
+    infinite = pc.is_inf(values)
+    if pc.any(infinite, min_count=0).as_py() and not _matches(text.filter(infinite), "(?i)^[+-]?inf(inity)?$"):
+        raise ValueError("a number is out of range")  # a cast of 1e400 alone would make it infinite
+    return values
+
+
+def read_text(text: pa.Array, column: Column) -> pa.Array:
+    """The values of a described column from its texts: inferred types hold for every row, or ValueError."""
+    pattern = _PATTERNS.get(column.native)
+    if pattern is not None:
+        _require(text, pattern)
+    if column.native == "inferred fixed":
+        _require(text, rf"^-?(0|[1-9][0-9]*)\.[0-9]{{{column.type.scale}}}$")
+    values = parse(text, column.type, column.logical)
+    if column.native == "inferred fixed":
+        minus = pc.sum(pc.starts_with(text, "-")).as_py()
+        if minus and minus != pc.sum(pc.less(values, pa.scalar(0, values.type))).as_py():
+            raise ValueError("a negative zero")
+    if column.native == "inferred float" and not _every(_shortest(values, text)):
+        raise ValueError("a number has more digits than a double keeps")
+    return values
+
+
+def _shortest(values: pa.Array, text: pa.Array) -> pa.Array:
+    """Whether each text is what Arrow (1e-7), or Python and DuckDB (1e-07, 5.0) write for the double."""
+    other = one(sql("SELECT v::VARCHAR AS v FROM t", {"v": values})["v"])
+    return pc.or_(pc.equal(pc.cast(values, pa.string()), text), pc.equal(other, text))
+
+
+_PATTERNS = {
+    "inferred int64": _INTEGER,
+    "inferred number": _NUMBER,
+    "inferred date": f"^{_DAY}$",
+    "inferred timestamp": _TIMESTAMP,
+    "inferred timestamptz": _TIMESTAMPTZ,
+}
+
+
+def infer(name: str, text: pa.Array) -> Column:
+    """The column of these sampled texts. All-NULL columns are text."""
+    text = text.drop_null()
+    candidates = _candidates(name, text.slice(0, 100)) if len(text) else []
+    for candidate in candidates:
+        column = candidate
+        if column.native in ("inferred fixed", "inferred number"):
+            scale = _scale(column.native, text)
+            if scale is None:
+                continue
+            column = Column(name, pa.decimal128(38, scale), native=column.native)
+        try:
+            read_text(text, column)
+        except ValueError:
+            continue
+        return column
+    return Column(name, pa.string(), native="text")
+
+
+def _candidates(name: str, head: pa.Array) -> list[Column]:
+    found = [
+        ("boolean", pa.bool_(), "^(true|false)$"),
+        ("int64", pa.int64(), _INTEGER),
+        ("fixed", pa.decimal128(38, 9), r"^-?(0|[1-9][0-9]*)\.[0-9]+$"),
+        ("number", pa.decimal128(38, 9), _NUMBER),
+        ("float", pa.float64(), _FLOAT),
+        ("date", pa.date32(), f"^{_DAY}$"),
+        ("timestamp", pa.timestamp("us"), _TIMESTAMP),
+        ("timestamptz", pa.timestamp("us", "UTC"), _TIMESTAMPTZ),
+    ]
+    return [Column(name, type_, native=f"inferred {kind}") for kind, type_, pattern in found if _matches(head, pattern)]
+
+
+def _scale(kind: str, text: pa.Array) -> int | None:
+    """The scale of a decimal column, None when its texts are no numbers of one form."""
+    if not _matches(text, r"^-?[0-9]+(\.[0-9]+)?$"):
+        return None
+    places = pc.utf8_length(pc.replace_substring_regex(text, r"^[^.]*\.?", ""))
+    bounds = pc.min_max(places).as_py()
+    if kind == "inferred fixed":
+        return bounds["max"] if bounds["min"] == bounds["max"] and 0 < bounds["max"] <= 37 else None  # noqa: PLR2004
+    return decimal_scale(bounds["max"])
+
+
+def decimal_scale(places: int) -> int | None:
+    """The scale for numbers of varying length: few steps, so that it seldom moves when the data grows."""
+    return next((scale for scale in (9, 18) if places <= scale), None)
+
+
+# -- values to text --------------------------------------------------------------------------------------------
+
+
+def to_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one branch per family
+    """The exact text of each value, which `parse` reads back. Raises ValueError where ISO 8601 has none."""
+    type_ = array.type
+    if pa.types.is_string(type_):
+        return array
+    if pa.types.is_timestamp(type_):
+        check_years(array)
+        return pc.replace_substring(pc.cast(array, pa.string()), " ", "T")
+    if pa.types.is_date32(type_):
+        check_years(array)
+        return pc.cast(array, pa.string())
+    if pa.types.is_decimal(type_):
+        # Arrow writes 1E-10; DuckDB writes .5 where there is no integer digit.
+        return _over("regexp_replace(v::VARCHAR, '^(-?)\\.', '\\10.')", array)
+    if pa.types.is_binary(type_):
+        return _over("lower(hex(v))", array)
+    if pa.types.is_nested(type_):
+        return _over("to_json(v)::VARCHAR", array)
+    return pc.cast(array, pa.string())
+
+
+def _over(expression: str, array: pa.Array) -> pa.Array:
+    return one(sql(f"SELECT {expression} AS v FROM t", {"v": array})["v"])
+
+
+def check_years(array: pa.Array) -> None:
+    """Raise ValueError for a date or time outside the years 1 to 9999, which ISO 8601 does not write."""
+    scale = 1 if pa.types.is_date(array.type) else 86_400 * _UNITS[array.type.unit]
+    numbers = array.view(pa.int32() if pa.types.is_date(array.type) else pa.int64())
+    bounds = pc.min_max(numbers).as_py()
+    if bounds["min"] is not None and not _FIRST_DAY * scale <= bounds["min"] <= bounds["max"] < (_LAST_DAY + 1) * scale:
+        raise ValueError("a year before 1 or after 9999")
+
+
+# -- casts between types, for Parquet --------------------------------------------------------------------------
+
+
+def castable(have: pa.DataType, want: pa.DataType) -> bool:
+    """Whether `cast` keeps every value it lets pass."""
+    types = pa.types
+    exact = (
+        have == want
+        or types.is_string(want)
+        or types.is_string(have)
+        or (types.is_integer(have) and (types.is_integer(want) or types.is_decimal(want) or types.is_floating(want)))
+        or (types.is_decimal(have) and (types.is_integer(want) or types.is_decimal(want)))
+        or (types.is_timestamp(have) and types.is_timestamp(want) and bool(have.tz) == bool(want.tz))
+        or (types.is_time(have) and types.is_time(want))
+        or (types.is_floating(have) and types.is_float64(want))
+    )
+    return bool(exact)
+
+
+def cast(array: pa.Array, type_: pa.DataType, logical: str = "") -> pa.Array:
+    """The values in another type, exactly, or ValueError."""
+    if pa.types.is_string(array.type):
+        return parse(array, type_, logical)
+    if pa.types.is_string(type_):
+        return parse(to_text(array), type_, logical)
+    return array if array.type == type_ else pc.cast(array, type_)
+
+
+_LITERAL_STRING = re.compile(r'"(\\.|[^"\\])*"')
+
+
+def as_json(array: pa.Array) -> pa.Array:
+    """Structs, maps and lists as JSON text. Raises ValueError for NaN and infinities, which JSON does not have."""
+    text = one(sql("SELECT to_json(v)::VARCHAR AS v FROM t WHERE true", {"v": array})["v"])
+    bare = pc.replace_substring_regex(text, _LITERAL_STRING.pattern, "")
+    if pc.any(pc.match_substring_regex(bare, "nan|NaN|inf|Inf"), min_count=0).as_py():
+        raise ValueError("a number that JSON does not have")
+    return text

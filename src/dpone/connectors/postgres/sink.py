@@ -1,0 +1,250 @@
+"""PostgreSQL as a sink: what a target looks like, the lock on a stream, and the types a kept column needs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
+from dpone.connectors.postgres.session import PostgresSession
+from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
+from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
+from dpone.sql.sink import SqlClaim, SqlLoad, digest_target, transaction
+from dpone.sql.state import State
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dpone.connectors.postgres.config import PostgresConfig
+
+_POLL = 0.1  # seconds between two attempts to take the lock
+
+_SCHEMA = """
+SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s
+"""
+
+_TARGET = """
+SELECT c.oid, c.relkind::text, has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
+"""
+
+# An enumerated type is named as `PostgresDialect.native` names it, always quoted.
+_COLUMNS = """
+SELECT a.attname,
+       CASE WHEN e.oid IS NULL THEN format_type(a.atttypid, a.atttypmod)
+            ELSE concat('"', replace(n.nspname, '"', '""'), '"."', replace(e.typname, '"', '""'), '"',
+                        CASE WHEN e.oid <> t.oid THEN '[]' END) END,
+       a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' AND a.attgenerated = ''
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type e
+  ON e.typtype = 'e' AND e.oid = CASE WHEN t.typlen = -1 AND t.typelem <> 0 THEN t.typelem ELSE t.oid END
+LEFT JOIN pg_namespace n ON n.oid = e.typnamespace
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+_PRIMARY_KEY = """
+SELECT a.attname FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place
+"""
+
+_STATE = """
+SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = '_dpone_meta'
+"""
+
+_LABELS = """
+SELECT t.typtype::text,
+       ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)::text[]
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = %s AND t.typname = %s
+"""
+
+
+class PostgresSink:
+    """See `dpone.sdk.Sink`. One connection stages, commits and holds the lock, so none of them outlives the others."""
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self._opened: PostgresSession | None = None
+        self.dialect = PostgresDialect()
+
+    def describe(self, target: Table) -> TargetSchema | None:
+        """See `Sink.describe`. PermissionDenied names the GRANT that is missing."""
+        if not self._schema(target.schema):
+            return None
+        session = self._session()
+        rows = session.rows(_TARGET, (target.schema, target.name))
+        if not rows:
+            return None
+        oid, kind, readable, writable = rows[0]
+        if kind not in "rp":
+            raise SchemaError(
+                f"{target} in {self._config.identity} is not a table",
+                remedy="give another name with target:",
+                where=str(target),
+                code="DP403",
+            )
+        missing = [name for name, granted in (("SELECT", readable), ("INSERT", writable)) if not granted]
+        if missing:
+            role, table = session.dialect.quote(session.user), session.dialect.table(target)
+            raise PermissionDenied(
+                f"writing {target}: role {session.user} lacks {' and '.join(missing)}",
+                remedy=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};",
+                where=str(target),
+            )
+        columns = session.rows(_COLUMNS, (oid,))
+        return TargetSchema(
+            {name: native for name, native, _ in columns},
+            required=frozenset(name for name, _, required in columns if required),
+            primary_key=tuple(str(row[0]) for row in session.rows(_PRIMARY_KEY, (oid,))),
+        )
+
+    def last_receipt(self, key: StreamKey) -> Receipt | None:
+        """See `Sink.last_receipt`: dpone's tables live in the target's schema."""
+        session = self._session()
+        if not session.rows(_STATE, (key.target.schema,)):
+            return None
+        state = State(session, key.target.schema)
+        state.check()
+        return state.receipt(key)
+
+    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> PostgresClaim:
+        """See `Sink.claim`. The lock is a session's advisory lock, so it ends with the connection that commits.
+
+        https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
+        """
+        if not self._schema(key.target.schema):
+            self._create_schema(key.target.schema)
+        session = self._session()
+        number = lock_number(str(key))
+        deadline = time.monotonic() + wait
+        while not session.rows("SELECT pg_try_advisory_lock(%s::bigint)", (number,))[0][0]:
+            if time.monotonic() >= deadline:
+                raise ConflictError(
+                    f"stream {key.stream} is held by {self._holder(key)}",
+                    remedy="wait for that run to end, or let this one wait for it",
+                    where=key.stream,
+                    code="DP701",
+                    retryable=True,
+                )
+            time.sleep(_POLL)
+
+        def unlock() -> None:
+            with contextlib.suppress(SinkUnavailable):  # the lock went with the connection
+                if self._opened is session:
+                    session.execute("SELECT pg_advisory_unlock(%s::bigint)", (number,))
+
+        try:
+            return PostgresClaim(session, key, run_id, holder, unlock)
+        except BaseException:
+            self.close()  # and with it the lock
+            raise
+
+    def digest(
+        self,
+        target: Table,
+        columns: tuple[Column, ...],
+        *,
+        without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    ) -> Digest:
+        """The digest of a target, computed by the server, for `dpone verify`."""
+        return digest_target(self._session(), target, columns, without)
+
+    def close(self) -> None:
+        """Release the connection and the lock."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _session(self) -> PostgresSession:
+        if self._opened is None:
+            self._opened = PostgresSession(self._config, "sink")
+            # Kept money travels with the decimals of one fixed locale, as the source sends it.
+            self._opened.execute("SELECT set_config('lc_monetary', 'C', false)")
+        return self._opened
+
+    def _schema(self, name: str) -> bool:
+        """Whether the target's schema is there and usable; False when it may be created. Raises SchemaError."""
+        session = self._session()
+        rows = session.rows(_SCHEMA, (name,))
+        quoted = self.dialect.quote(name)
+        if not rows:
+            if self._config.create_schema:
+                return False
+            raise SchemaError(
+                f"schema {name} does not exist in {self._config.identity}",
+                remedy=f"CREATE SCHEMA {quoted}; or set the option create_schema: true of the sink",
+                where=name,
+                code="DP402",
+            )
+        missing = [privilege for privilege, granted in zip(("USAGE", "CREATE"), rows[0], strict=True) if not granted]
+        if missing:
+            raise PermissionDenied(
+                f"writing to schema {name}: role {session.user} lacks {' and '.join(missing)}",
+                remedy=f"GRANT USAGE, CREATE ON SCHEMA {quoted} TO {self.dialect.quote(session.user)};",
+                where=name,
+            )
+        return True
+
+    def _create_schema(self, name: str) -> None:
+        session = self._session()
+        with transaction(session):
+            session.rows(self.dialect.one_at_a_time)  # IF NOT EXISTS does not keep two sessions from colliding
+            session.execute(f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quote(name)}")
+
+    def _holder(self, key: StreamKey) -> str:
+        session = self._session()
+        known = session.rows(_STATE, (key.target.schema,))
+        return State(session, key.target.schema).holder(key) if known else "another run"
+
+
+class PostgresClaim(SqlClaim):
+    """The claim, which also sees to it that the types of kept columns exist before a table needs them."""
+
+    def begin(self, spec: LoadSpec) -> SqlLoad:
+        """See `SqlClaim.begin`. Raises SchemaError naming the column whose type the sink lacks or has otherwise."""
+        with transaction(self._session):
+            for column in spec.columns:
+                if column.kept and column.enum:
+                    self._enum(column, spec.key.target.schema)
+                elif column.kept and "." in column.native:
+                    self._existing(column)
+        return super().begin(spec)
+
+    def _enum(self, column: Column, schema: str) -> None:
+        session = self._session
+        name = type_parts(column.native)[1]
+        # Two streams may need the same type at the same moment.
+        session.rows("SELECT pg_advisory_xact_lock(%s::bigint)", (lock_number(f"type {schema}.{name}"),))
+        found = session.rows(_LABELS, (schema, name))
+        if not found:
+            labels = ", ".join(session.dialect.literal(label) for label in column.enum)
+            session.execute(f"CREATE TYPE {session.dialect.table(Table(schema, name))} AS ENUM ({labels})")
+        elif found[0][0] != "e" or tuple(found[0][1]) != column.enum:
+            raise SchemaError(
+                f"column {column.name}: the type {schema}.{name} exists in the sink with other labels",
+                remedy=f"give it the labels of the source in the same order, or {_cast(column)}",
+                where=column.name,
+                code="DP406",
+            )
+
+    def _existing(self, column: Column) -> None:
+        # to_regtype takes no modifier: https://www.postgresql.org/docs/current/functions-info.html
+        [(known,)] = self._session.rows("SELECT to_regtype(%s) IS NOT NULL", (family(column.native),))
+        if not known:
+            raise SchemaError(
+                f"column {column.name}: its type {column.native} does not exist in the sink",
+                remedy=f"create the type or its extension there, or {_cast(column)}",
+                where=column.name,
+                code="DP406",
+            )
+
+
+def _cast(column: Column) -> str:
+    return f"read it as text: columns: {{cast: {{{column.name}: text}}}}"
+
+
+__all__ = ["PostgresClaim", "PostgresSink"]

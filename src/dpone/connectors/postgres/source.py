@@ -1,0 +1,379 @@
+"""PostgreSQL as a source: what is there, and one snapshot of one window of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dpone.connectors.postgres.dialect import canonical, castable, family, portable
+from dpone.connectors.postgres.session import PostgresSession
+from dpone.errors import ConflictError, DataError, PermissionDenied, SchemaError
+from dpone.sdk import Column, Stream, StreamSchema, Table, Window
+from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, split_name
+
+if TYPE_CHECKING:
+    from dpone.connectors.postgres.config import PostgresConfig
+
+_KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+_LOCKABLE = "rpv"  # LOCK TABLE takes tables and views: https://www.postgresql.org/docs/current/sql-lock.html
+_TID_SCAN = 140000  # https://www.postgresql.org/docs/release/14.0/: "ranges of TIDs"
+_CURSORS = frozenset(
+    {
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "date",
+        "timestamp without time zone",
+        "timestamp with time zone",
+        "text",
+        "character varying",
+    }
+)
+_ENDLESS = ("infinity", "-infinity", "NaN", "Infinity", "-Infinity")
+
+_RELATION = """
+SELECT c.oid, c.relkind::text, c.relpersistence::text, am.amname, has_schema_privilege(n.oid, 'USAGE'),
+       c.relhassubclass, has_table_privilege(c.oid, 'SELECT'), pg_relation_filenode(c.oid)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am ON am.oid = c.relam
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+# A domain is followed down to the type it is over; its array likewise stays as it is.
+_COLUMNS = """
+WITH RECURSIVE base AS (
+    SELECT a.attnum, a.atttypid AS type, a.atttypmod AS modifier FROM pg_attribute a
+    WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+    SELECT b.attnum, t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.modifier END
+    FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+)
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(b.type, b.modifier), a.attnotnull,
+       CASE WHEN e.typtype = 'e' THEN
+           (SELECT array_agg(l.enumlabel ORDER BY l.enumsortorder) FROM pg_enum l WHERE l.enumtypid = e.oid) END,
+       a.attndims, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
+       coalesce((SELECT CASE WHEN co.collname = 'default' THEN d.datcollate ELSE co.collname END
+                 FROM pg_collation co, pg_database d
+                 WHERE co.oid = a.attcollation AND d.datname = current_database()), '')
+FROM pg_attribute a
+JOIN base b ON b.attnum = a.attnum
+JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'
+LEFT JOIN pg_type e ON e.oid = CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem ELSE t.oid END
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+_PRIMARY_KEY = """
+SELECT a.attname FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts
+ORDER BY k.place
+"""
+
+_DISCOVER = """
+SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
+  AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' AND c.relname !~ '^_dpone_'
+ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
+
+# Same snapshot on the same server since the same start: the same rows. On a standby pg_current_snapshot() does not
+# list what is in progress (https://www.postgresql.org/docs/current/functions-info.html), so it has no token.
+_SNAPSHOT = """
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat_ws('/',
+    {system}, extract(epoch FROM pg_postmaster_start_time()),
+    (SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode({oid}), {snapshot}()) END
+"""
+
+
+class _Relation(NamedTuple):
+    oid: int
+    kind: str
+    persistence: str
+    access: str | None
+    usable: bool
+    parent: bool
+    granted: bool
+    filenode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A column as the catalog has it. `base` is the type below all domains."""
+
+    name: str
+    native: str
+    base: str
+    not_null: bool
+    labels: tuple[str, ...]
+    dimensions: int
+    readable: bool
+    collation: str
+
+
+class PostgresSource:
+    """See `dpone.sdk.Source`. The connection is made by the first call."""
+
+    def __init__(self, config: PostgresConfig) -> None:
+        self._config = config
+        self._opened: PostgresSession | None = None
+
+    def describe(self, stream: Stream) -> StreamSchema:
+        """See `Source.describe`. PermissionDenied names the GRANT that is missing."""
+        session = self._session()
+        if stream.keep_native:
+            # Money has the decimals of lc_monetary; source and sink agree on C while its text travels between them
+            # (https://www.postgresql.org/docs/current/datatype-money.html).
+            session.execute("SELECT set_config('lc_monetary', 'C', false)")
+        table = Table(*split_name(stream.name, "public"))
+        relation = self._relation(stream, table)
+        columns = self._columns(stream, table, relation)
+        names = {column.name for column in columns}
+        key = tuple(str(row[0]) for row in session.rows(_PRIMARY_KEY, (relation.oid,)))
+        return StreamSchema(
+            columns,
+            primary_key=key if names.issuperset(key) else (),
+            estimated_rows=self._estimate(stream, table, relation, columns),
+            server_version=f"{session.version // 10000}.{session.version % 10000}",
+        )
+
+    def open(self, stream: Stream, schema: StreamSchema, window: Window) -> SqlReading:
+        """See `Source.open`. The table is locked against changes of its columns until the reading is closed."""
+        session = self._session()
+        table = Table(*split_name(stream.name, "public"))
+        relation_sql = session.dialect.table(table)
+        before = self._relation(stream, table)
+        # The lock comes before the snapshot: a table rewritten or truncated in between would look empty to it
+        # (https://www.postgresql.org/docs/current/mvcc-caveats.html). What LOCK TABLE does not take is looked at again.
+        lockable = before.kind in _LOCKABLE and before.granted
+        lock = f"LOCK TABLE {relation_sql} IN ACCESS SHARE MODE" if lockable else f"SELECT FROM {relation_sql} LIMIT 0"
+        session.begin_snapshot(lock)
+        try:
+            relation = self._relation(stream, table)
+            self._unchanged(stream, table, relation, schema, relation if lockable else before)
+            reading = SqlReading(
+                session,
+                stream,
+                schema,
+                window,
+                relation=relation_sql,
+                cursor=self._cursor(stream, relation),
+                cut=self._cut(stream, schema, relation, window),
+                snapshot=self._snapshot(stream, relation),
+                on_close=session.rollback,
+            )
+            _check_end(stream, reading.window)
+        except BaseException:
+            session.rollback()
+            raise
+        return reading
+
+    def discover(self) -> Sequence[str]:
+        """Tables, views, materialized views and foreign tables, as `schema.name`; a partition is not listed."""
+        return [join_name(Table(str(schema), str(name))) for schema, name in self._session().rows(_DISCOVER)]
+
+    def close(self) -> None:
+        """Release the connection."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def _session(self) -> PostgresSession:
+        if self._opened is None:
+            self._opened = PostgresSession(self._config, "source")
+        return self._opened
+
+    # -- describing ----------------------------------------------------------------------------------------------
+
+    def _relation(self, stream: Stream, table: Table) -> _Relation:
+        session = self._session()
+        rows = session.rows(_RELATION, (table.schema, table.name))
+        if not rows:
+            known = self.discover()
+            close = get_close_matches(join_name(table), known, n=1, cutoff=0.6)
+            raise SchemaError(
+                f"{stream.name} does not exist in {self._config.identity}",
+                remedy=f"did you mean {close[0]}?" if close else "list what is there with `dpone init`",
+                where=stream.name,
+                code="DP401",
+            )
+        relation = _Relation(*rows[0])
+        if not relation.usable:
+            role, schema = (session.dialect.quote(name) for name in (session.user, table.schema))
+            raise PermissionDenied(
+                f"reading {stream.name}: role {session.user} may not use the schema {table.schema}",
+                remedy=f"GRANT USAGE ON SCHEMA {schema} TO {role};",
+                where=stream.name,
+            )
+        return relation
+
+    def _found(self, relation: _Relation) -> list[_Found]:
+        rows = self._session().rows(_COLUMNS, (relation.oid, relation.oid))
+        return [
+            _Found(name, native, base, not_null, tuple(labels or ()), dimensions, readable, collation)
+            for name, native, base, not_null, labels, dimensions, readable, collation in rows
+        ]
+
+    def _columns(self, stream: Stream, table: Table, relation: _Relation) -> tuple[Column, ...]:
+        found = {column.name: column for column in self._found(relation)}
+        chosen = choose_columns(stream, tuple(_column(stream, column) for column in found.values()))
+        self._readable(stream, table, list(found.values()), {column.name for column in chosen})
+        return tuple(_cast(stream, column, found[column.name]) for column in chosen)
+
+    def _readable(self, stream: Stream, table: Table, found: Sequence[_Found], needed: set[str]) -> None:
+        denied = [column.name for column in found if column.name in needed and not column.readable]
+        if not denied:
+            return
+        session = self._session()
+        quote = session.dialect.quote
+        some = f" ({', '.join(map(quote, denied))})" if len(denied) < len(found) else ""
+        raise PermissionDenied(
+            f"reading {stream.name}: role {session.user} may not select {', '.join(denied) if some else 'from it'}",
+            remedy=f"GRANT SELECT{some} ON {session.dialect.table(table)} TO {quote(session.user)};",
+            where=stream.name,
+        )
+
+    def _estimate(self, stream: Stream, table: Table, relation: _Relation, columns: Sequence[Column]) -> int | None:
+        """The planner's own estimate. Planning the query also checks the filter and the casts."""
+        session = self._session()
+        expressions = ", ".join(session.dialect.read(column) for column in columns)
+        where = f" WHERE ({stream.filter})" if stream.filter else ""
+        sql = f"EXPLAIN (FORMAT JSON) SELECT {expressions} FROM {session.dialect.table(table)}{where}"
+        [(plan,)] = session.rows(sql)
+        if relation.kind in "rm" and not relation.parent:
+            [(size,)] = session.rows("SELECT pg_relation_size(%s::oid)", (relation.oid,))
+            if size == 0:
+                return 0  # the planner would assume ten pages
+        document: Any = plan if isinstance(plan, list) else json.loads(plan)
+        return int(document[0]["Plan"]["Plan Rows"])
+
+    # -- opening -------------------------------------------------------------------------------------------------
+
+    def _unchanged(
+        self, stream: Stream, table: Table, relation: _Relation, schema: StreamSchema, before: _Relation
+    ) -> None:
+        if relation.filenode != before.filenode:
+            raise _changed(f"{stream.name} was rewritten")
+        now = {column.name: column for column in self._columns(stream, table, relation)}
+        for column in schema.columns:
+            found = now.get(column.name)
+            if found is None or (found.native, found.type, found.kept) != (column.native, column.type, column.kept):
+                raise _changed(f"column {column.name} of {stream.name} changed")
+
+    def _cut(self, stream: Stream, schema: StreamSchema, relation: _Relation, window: Window) -> Cut:
+        """Ranges of the pages of a heap, each about `slice_rows` rows; a later cursor window stays in one piece."""
+        session = self._session()
+        later = bool(stream.cursor) and not window.full and window.after is not None
+        if relation.kind not in "rm" or relation.access != "heap" or relation.parent or later:
+            return Cut()
+        if session.version < _TID_SCAN:
+            return Cut()
+        [(pages, rows)] = session.rows(
+            "SELECT pg_relation_size(oid) / current_setting('block_size')::integer, "
+            "CASE WHEN relpages > 0 AND reltuples > 0 THEN reltuples / relpages END FROM pg_class WHERE oid = %s",
+            (relation.oid,),
+        )
+        total = int(pages * rows) if rows else schema.estimated_rows or 0
+        pieces = max(1, min(int(pages), -(-total // max(1, stream.slice_rows))))
+        borders = (int(pages) * number // pieces for number in range(1, pieces))
+        return Cut("ctid", tuple(f"'({page},0)'::tid" for page in borders))
+
+    def _cursor(self, stream: Stream, relation: _Relation) -> CursorSql:
+        if not stream.cursor:
+            return CursorSql("{}".format, "{}".format)
+        column = next(column for column in self._found(relation) if column.name == stream.cursor)
+        kind = family(column.base)
+        if kind not in _CURSORS:
+            raise SchemaError(
+                f"{stream.name}: the cursor {stream.cursor} is a {column.base}, which has no exact order to read by",
+                remedy="choose a column of an integer, numeric, date or timestamp type",
+                where=stream.name,
+                code="DP404",
+            )
+        if kind in ("text", "character varying") and column.collation not in ("C", "POSIX"):
+            raise SchemaError(
+                f"{stream.name}: the cursor {stream.cursor} is text ordered by the collation {column.collation}, "
+                "which changes with the server's libraries",
+                remedy='choose another cursor, or a view with the column COLLATE "C"',
+                where=stream.name,
+                code="DP404",
+            )
+        return CursorSql("({})::text".format, ("{}::" + kind).format)
+
+    def _snapshot(self, stream: Stream, relation: _Relation) -> str:
+        """Empty where equal snapshots may still read different rows: views, foreign and unlogged tables, filters."""
+        session = self._session()
+        if relation.kind not in "rm" or relation.persistence != "p" or relation.parent or stream.filter:
+            return ""
+        function = "pg_current_snapshot" if session.version >= 130000 else "txid_current_snapshot"  # noqa: PLR2004
+        [(readable,)] = session.rows("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
+        system = "(SELECT system_identifier FROM pg_control_system())" if readable else "inet_server_addr()"
+        [(token,)] = session.rows(_SNAPSHOT.format(system=system, oid=int(relation.oid), snapshot=function))
+        return str(token or "")
+
+
+def _changed(what: str) -> ConflictError:
+    return ConflictError(f"{what} while the run was planned", remedy="run again: the plan is made anew", retryable=True)
+
+
+def _check_end(stream: Stream, window: Window) -> None:
+    if stream.cursor and window.until in _ENDLESS:
+        raise DataError(
+            f"the cursor {stream.cursor} of {stream.name} holds infinity or NaN, so no later row would ever be newer",
+            remedy="leave such rows out with filter, or choose another cursor",
+            where=stream.name,
+            code="DP412",
+        )
+
+
+def _column(stream: Stream, found: _Found) -> Column:
+    nullable = not found.not_null
+    if stream.keep_native and portable(found.base):
+        return Column(found.name, canonical("text").type, nullable, native=found.native, kept=True, enum=_enum(found))
+    form = canonical(found.base)
+    if found.dimensions > 1 and form.type != canonical("text").type:
+        note = f"{found.native} is declared with {found.dimensions} dimensions: read as text"
+        form = replace(canonical("text"), fidelity="widened", note=note)
+    return Column(
+        found.name,
+        form.type,
+        nullable,
+        form.logical,
+        native=found.base,
+        enum=_enum(found),
+        fidelity=form.fidelity,
+        note=form.note,
+    )
+
+
+def _cast(stream: Stream, column: Column, found: _Found) -> Column:
+    wanted = stream.casts.get(column.name)
+    if wanted is None:
+        return column
+    if not castable(found.base, column.type, column.logical):
+        raise SchemaError(
+            f"{stream.name}: column {column.name} is a {found.base}, which cannot be read as {wanted}",
+            remedy=f"columns: {{cast: {{{column.name}: text}}}} is always possible",
+            where=stream.name,
+            code="DP404",
+        )
+    return replace(column, native=found.base)
+
+
+def _enum(found: _Found) -> tuple[str, ...]:
+    return found.labels if found.native == found.base else ()
+
+
+def join_name(table: Table) -> str:
+    """The name as `split_name` reads it, quoted only where it must be."""
+    return ".".join(
+        '"' + part.replace('"', '""') + '"' if re.search(r'[".]', part) else part for part in (table.schema, table.name)
+    )
+
+
+__all__ = ["PostgresSource", "join_name"]

@@ -1,0 +1,17 @@
+"""The SQLite connector."""
+
+from __future__ import annotations
+
+from dpone.sdk import Capability, Connector
+from dpone.sdk.connector import FULL
+
+connector = Connector(
+    name="sqlite",
+    title="SQLite",
+    schemes=("sqlite",),
+    config="dpone.connectors.sqlite.config:SqliteConfig",
+    source="dpone.connectors.sqlite.source:SqliteSource",
+    sink="dpone.connectors.sqlite.sink:SqliteSink",
+    default_schema="main",
+    capabilities=dict.fromkeys(Capability, FULL),
+)

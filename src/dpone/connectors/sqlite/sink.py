@@ -1,0 +1,137 @@
+"""Writing to SQLite."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dpone.connectors.sqlite import catalog
+from dpone.connectors.sqlite.config import SqliteConfig
+from dpone.connectors.sqlite.dialect import SqliteDialect
+from dpone.connectors.sqlite.session import SqliteSession
+from dpone.errors import SchemaError, SinkUnavailable
+from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
+from dpone.sdk.oslock import OsLock
+from dpone.sql.dialect import Dialect
+from dpone.sql.sink import SqlClaim, SqlLoad, digest_target
+from dpone.sql.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class SqliteSink:
+    """One SQLite file, created when a stream is claimed. A stream's lock is an OS lock beside it."""
+
+    def __init__(self, config: SqliteConfig) -> None:
+        self._path = Path(config.path)
+        self._session: SqliteSession | None = None
+        self._locks: list[OsLock] = []
+        self._dialect = SqliteDialect()
+        if not self._path.parent.is_dir():
+            raise SinkUnavailable(
+                f"writing sqlite {self._path}: the folder {self._path.parent} does not exist",
+                remedy="create the folder, or check the path",
+            )
+
+    @property
+    def dialect(self) -> Dialect:
+        """SQLite's."""
+        return self._dialect
+
+    def describe(self, target: Table) -> TargetSchema | None:
+        """The existing table, or None. Raises SchemaError for a view, which cannot be written to."""
+        catalog.need_schema(target.schema)
+        if not self._path.exists():
+            return None
+        found = catalog.find(self._open(), target.name)
+        if found is None:
+            return None
+        if found.is_view:
+            raise SchemaError(
+                f"the target {target.name} is a view", remedy="give the name of a table (target:)", code="DP406"
+            )
+        return TargetSchema(
+            {column.name: column.native for column in found.columns},
+            frozenset(
+                column.name
+                for column in found.columns
+                if not found.nullable(column) and column.default is None and column.name != found.alias
+            ),
+            found.primary_key,
+        )
+
+    def last_receipt(self, key: StreamKey) -> Receipt | None:
+        """The last receipt, read without the lock."""
+        if not self._path.exists() or catalog.find(self._open(), "_dpone_meta") is None:
+            return None
+        state = State(self._open(), key.target.schema)
+        state.check()
+        return state.receipt(key)
+
+    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> SqlClaim:
+        """Take the stream's lock, and create the file when it is missing."""
+        catalog.need_schema(key.target.schema)
+        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
+        file = self._path.resolve()
+        lock = OsLock(file.with_name(f"{file.name}.dpone-{name}.lock"), holder, run_id)
+        lock.acquire(wait)
+        self._locks.append(lock)
+        try:
+            return SqliteClaim(self._open(), key, run_id, holder, lock.release)
+        except BaseException:
+            lock.release()
+            raise
+
+    def digest(
+        self,
+        target: Table,
+        columns: tuple[Column, ...],
+        *,
+        without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    ) -> Digest:
+        """The digest of a target, for `dpone verify`."""
+        return digest_target(self._open(), target, columns, without)
+
+    def close(self) -> None:
+        """Give locks back and close the connection."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        for lock in self._locks:
+            lock.release()
+
+    def _open(self) -> SqliteSession:
+        if self._session is None:
+            self._session = SqliteSession(str(self._path), "sink")
+        return self._session
+
+
+class SqliteClaim(SqlClaim):
+    """A claim that refuses what SQLite would sort or alter silently."""
+
+    def __init__(
+        self, session: SqliteSession, key: StreamKey, run_id: str, holder: str, unlock: Callable[[], None]
+    ) -> None:
+        super().__init__(session, key, run_id, holder, unlock)
+        self._sqlite = session
+
+    def begin(self, spec: LoadSpec) -> SqlLoad:
+        """Attach to the pending load or open a new one.
+
+        Raises SchemaError for a decimal cursor: decimals are stored as text, whose order is not that of numbers.
+        """
+        cursor = next((column for column in spec.columns if column.name == spec.cursor), None)
+        if cursor is not None and pa.types.is_decimal(cursor.type):
+            raise SchemaError(
+                f"the cursor {cursor.name} is a decimal, which SQLite stores as text and cannot order",
+                remedy=f"cast it: columns: {{cast: {{{cursor.name}: int64}}}}, or use another cursor",
+                code="DP404",
+            )
+        target = catalog.find(self._sqlite, spec.key.target.name)
+        self._sqlite.required = frozenset({*spec.primary_key, *((target.alias,) if target and target.alias else ())})
+        return super().begin(spec)

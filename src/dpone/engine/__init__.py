@@ -1,0 +1,1 @@
+"""manifest -> plan -> read -> stage -> commit -> ledger -> record."""

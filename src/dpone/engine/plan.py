@@ -1,0 +1,469 @@
+"""The plan: the manifest against what the source and the sink say, before any byte moves.
+
+`decide` makes every decision of one stream (types, drift, write strategy, DDL) or refuses with the remedy. Its
+result is a frozen value whose `intent` digest covers everything that was decided; the window and the slices are not
+in it, they are pinned in the open load. `preview` adds what a run would read now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+
+from dpone.arrow.digest import undigestible
+from dpone.arrow.types import type_name
+from dpone.errors import ConfigError, DponeError, SchemaError
+from dpone.sdk import (
+    Capability,
+    Connector,
+    Discover,
+    Fidelity,
+    Receipt,
+    Sink,
+    Source,
+    Step,
+    Stream,
+    StreamKey,
+    StreamSchema,
+    Table,
+    TargetSchema,
+    Window,
+)
+from dpone.sql.dialect import Dialect
+from dpone.sql.sink import stage_table
+from dpone.sql.source import split_name
+from dpone.strategy import STRATEGIES, Publication
+
+if TYPE_CHECKING:
+    from dpone.manifest.load import Manifest, StreamConfig
+
+Write = Literal["replace", "append", "merge"]
+_ORDER: tuple[Fidelity, ...] = ("exact", "widened", "lossy", "refused")
+_SHOWN_QUERIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """The type decision of one column."""
+
+    name: str
+    source_type: str
+    type: str
+    sink_type: str
+    fidelity: Fidelity
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A difference between source and target, and what is done about it."""
+
+    column: str
+    change: str
+    decision: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """Every decision of one stream."""
+
+    key: StreamKey
+    source: Stream
+    schema: StreamSchema
+    target: Table
+    existing: TargetSchema | None
+    write: Write
+    columns: tuple[ColumnPlan, ...]
+    added: tuple[str, ...]
+    drift: tuple[Drift, ...]
+    primary_key: tuple[str, ...]
+    proof: Literal["none", "counts", "digest"]
+    allow_empty: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mode(self) -> str:
+        """`full` or `incremental`."""
+        return "incremental" if self.source.cursor else "full"
+
+    @property
+    def intent(self) -> str:
+        """The digest of everything decided; equal intents may continue each other's open load."""
+        decided = {
+            "key": str(self.key),
+            "source": {**asdict(self.source), "casts": dict(self.source.casts)},
+            "columns": [asdict(column) for column in self.columns],
+            "existing": dict(self.existing.columns) if self.existing else None,
+            "write": self.write,
+            "primary_key": self.primary_key,
+            "proof": self.proof,
+        }
+        return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
+
+    def steps(self, dialect: Dialect, load_id: str, window: Window) -> tuple[Step, ...]:
+        """The publication of a load as SQL."""
+        columns = dialect.stored(self.schema.columns, self.target.schema)
+        publication = Publication(
+            dialect=dialect,
+            target=self.target,
+            stage=stage_table(self.target, load_id),
+            columns=columns,
+            exists=self.existing is not None,
+            added=tuple(column for column in columns if column.name in self.added),
+            primary_key=self.primary_key if self.write == "merge" else (),
+            cursor=self.source.cursor,
+            inclusive=window.inclusive,
+            digest=self.proof == "digest",
+        )
+        return tuple(STRATEGIES[self.write].steps(publication))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would do with one stream now: a plan and its window, or the refusal."""
+
+    stream: str
+    plan: StreamPlan | None = None
+    window: Window | None = None
+    slices: int = 0
+    queries: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
+    last: Receipt | None = None
+    refusal: DponeError | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The preview as `plan --json` prints it."""
+        if self.plan is None:
+            failure = self.refusal.as_dict() if self.refusal else {}
+            return {"stream": self.stream, "refused": failure}
+        plan, window = self.plan, self.window
+        return {
+            "stream": self.stream,
+            "target": str(plan.target),
+            "mode": plan.mode,
+            "write": plan.write,
+            "guarantee": "exactly_once",
+            "primary_key": list(plan.primary_key),
+            "cursor": plan.source.cursor or None,
+            "estimated_rows": plan.schema.estimated_rows,
+            "window": asdict(window) if window else None,
+            "slices": self.slices,
+            "read": list(self.queries),
+            "columns": [asdict(column) for column in plan.columns],
+            "drift": [asdict(drift) for drift in plan.drift],
+            "notes": list(plan.notes),
+            "steps": [step.sql for step in self.steps],
+            "proof": plan.proof,
+            "intent": plan.intent,
+            "last_load": self.last.load_id if self.last else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The plan of a whole run. `digest` changes when anything decided, or the state it starts from, changes."""
+
+    pipeline: str
+    source: str
+    sink: str
+    streams: tuple[Preview, ...]
+
+    @property
+    def digest(self) -> str:
+        """Over the intents and the positions they start from; rows that arrived at the source since do not count."""
+        parts = [
+            [
+                preview.stream,
+                preview.plan.intent if preview.plan else None,
+                preview.last.load_id if preview.last else None,
+            ]
+            for preview in self.streams
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def refusals(self) -> tuple[Preview, ...]:
+        """The streams that cannot run."""
+        return tuple(preview for preview in self.streams if preview.refusal is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as `plan --json` prints it."""
+        return {
+            "schema": "dpone.plan/1",
+            "pipeline": self.pipeline,
+            "source": self.source,
+            "sink": self.sink,
+            "digest": self.digest,
+            "streams": [preview.as_dict() for preview in self.streams],
+        }
+
+
+def expand(configs: Sequence[StreamConfig], source: Source, connector: Connector) -> list[StreamConfig]:
+    """Globs replaced by the streams they match at the source; an exact name wins over a glob, the first glob wins.
+
+    Raises SchemaError when a glob matches nothing.
+    """
+    exact = {config.name for config in configs if not config.is_glob}
+    found: dict[str, StreamConfig] = {}
+    listed: Sequence[str] | None = None
+    for config in configs:
+        if not config.is_glob:
+            found[config.name] = config
+            continue
+        _need(connector, Capability.DISCOVER, f"the glob {config.name}", config.at())
+        if listed is None:
+            listed = source.discover() if isinstance(source, Discover) else ()
+        matches = [name for name in listed if PurePosixPath(name).match(config.name) and name not in exact]
+        if not matches:
+            raise SchemaError(
+                f"{config.name} matches no stream at the source",
+                where=config.at(),
+                remedy=f"the source has {', '.join(listed[:10]) or 'no streams'}",
+                code="DP401",
+            )
+        for name in matches:
+            found.setdefault(name, replace(config, name=name, is_glob=False))
+    return list(found.values())
+
+
+def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> StreamPlan:
+    """Every decision of one stream. Raises the refusal, with the position in the manifest and the remedy."""
+    try:
+        return _decide(manifest, config, source, sink)
+    except DponeError as error:
+        error.where = error.where or config.at()
+        raise
+
+
+def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
+    """What a run would read and write now. Reads the source and the sink, changes nothing."""
+    last = sink.last_receipt(plan.key)
+    reading = source.open(plan.source, plan.schema, start_window(plan, last))
+    try:
+        slices = reading.slices
+        queries = tuple(reading.query(piece) for piece in slices[:_SHOWN_QUERIES])
+        window = reading.window
+    finally:
+        reading.close()
+    dialect = sink.dialect
+    steps = plan.steps(dialect, "LOAD", window) if isinstance(dialect, Dialect) else ()
+    return Preview(plan.key.stream, plan, window, len(slices), queries, steps, last=last)
+
+
+def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
+    """Where a new load starts: after the last receipt, with what it remembers of the rows at its end."""
+    if not plan.source.cursor:
+        return Window(full=True)
+    if receipt is None or receipt.window.full:
+        return Window(full=False)
+    return Window(full=False, after=receipt.window.until, ties=receipt.window.ties)
+
+
+def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> StreamPlan:
+    origin, destination = manifest.source.connector, manifest.sink.connector
+    stream = _stream(manifest, config)
+    schema = source.describe(stream)
+    primary_key = config.primary_key or tuple(name for name in schema.primary_key if schema.column(name) is not None)
+    stream = replace(stream, primary_key=primary_key)
+    write, snapshot = _write(config, primary_key)
+    _check_capabilities(config, origin, destination, write)
+    _check_modes(config, write, schema, snapshot=snapshot)
+
+    target = _target(manifest, config)
+    existing = sink.describe(target)
+    columns, drift, added = _columns(schema, existing, target, config, sink)
+    proof = config.proof
+    notes = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
+    return StreamPlan(
+        key=StreamKey(manifest.pipeline, config.name, target),
+        source=stream,
+        schema=schema,
+        target=target,
+        existing=existing,
+        write=write,
+        columns=columns,
+        added=added,
+        drift=drift,
+        primary_key=primary_key if write == "merge" else (),
+        proof=proof,
+        allow_empty=config.allow_empty,
+        notes=notes,
+    )
+
+
+def _stream(manifest: Manifest, config: StreamConfig) -> Stream:
+    origin, destination = manifest.source.connector, manifest.sink.connector
+    name = config.name
+    if origin.default_schema:
+        schema, table = split_name(name, "")
+        if not schema and manifest.source.schema:
+            name = f"{_part(manifest.source.schema)}.{_part(table)}"
+    return Stream(
+        name=name,
+        primary_key=config.primary_key,
+        cursor=config.cursor,
+        null_cursor=config.null_cursor,
+        include=config.include,
+        exclude=config.exclude,
+        casts=config.casts,
+        filter=config.filter,
+        slice_rows=config.slice_rows,
+        keep_native=origin.name == destination.name and bool(origin.default_schema),
+    )
+
+
+def _part(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
+
+
+def _target(manifest: Manifest, config: StreamConfig) -> Table:
+    default = manifest.sink.schema or manifest.sink.connector.default_schema
+    if config.target:
+        schema, name = split_name(config.target, default)
+        return Table(schema, name)
+    if manifest.source.connector.default_schema:
+        return Table(default, split_name(config.name, "")[1])
+    return Table(default, PurePosixPath(config.name).name.split(".")[0])
+
+
+def _write(config: StreamConfig, primary_key: tuple[str, ...]) -> tuple[Write, bool]:
+    """The strategy: as the manifest says, else merge or append with a cursor, replace without."""
+    if config.write == "append_snapshot":
+        return "append", True
+    if config.write:
+        return config.write, False
+    if not config.cursor:
+        return "replace", False
+    return ("merge" if primary_key else "append"), False
+
+
+def _check_capabilities(config: StreamConfig, origin: Connector, destination: Connector, write: Write) -> None:
+    _need(origin, Capability.READ_CURSOR if config.cursor else Capability.READ_FULL, "reading", config.at("cursor"))
+    if config.filter:
+        _need(origin, Capability.READ_FILTER, "filter", config.at("filter"))
+    if config.casts:
+        _need(origin, Capability.READ_CAST, "columns.cast", config.at("columns"))
+    _need(destination, Capability(f"write.{write}"), f"write: {write}", config.at("write"))
+    if config.proof == "digest":
+        _need(destination, Capability.PROOF_DIGEST, "proof: digest", config.at("proof"))
+
+
+def _need(connector: Connector, capability: Capability, what: str, where: str) -> None:
+    support = connector.supports(capability)
+    if support.level != "full":
+        raise ConfigError(
+            f"{what} is not possible with {connector.name}: {support.why}",
+            where=where,
+            remedy=support.instead or "choose another way",
+            code="DP130",
+        )
+
+
+def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, snapshot: bool) -> None:
+    if write == "merge" and not (config.primary_key or schema.primary_key):
+        raise ConfigError(
+            f"write: merge needs a primary key, and {config.name} has none at the source",
+            where=config.at("write"),
+            remedy="set primary_key: [column, ...], or write: replace",
+            code="DP131",
+        )
+    if write == "append" and not config.cursor and not snapshot:
+        raise ConfigError(
+            "write: append without a cursor would add every row again in every run",
+            where=config.at("write"),
+            remedy="set a cursor; or write: replace; or write: append_snapshot if each run is to add a full copy",
+            code="DP132",
+        )
+    if snapshot and config.cursor:
+        raise ConfigError(
+            "write: append_snapshot adds the whole stream in every run and has no use for a cursor",
+            where=config.at("cursor"),
+            remedy="use write: append with the cursor, or drop the cursor",
+            code="DP133",
+        )
+    if write == "replace" and config.cursor:
+        raise ConfigError(
+            "write: replace rewrites the whole target, so it cannot be fed from a cursor",
+            where=config.at("cursor"),
+            remedy="use write: merge (or append) with the cursor, or drop the cursor",
+            code="DP133",
+        )
+    if write == "append" and config.null_cursor == "load":
+        raise ConfigError(
+            "rows without a cursor value would be appended again in every run",
+            where=config.at("cursor"),
+            remedy="use write: merge with a primary key, or nulls: refuse",
+            code="DP134",
+        )
+
+
+def _columns(
+    schema: StreamSchema, existing: TargetSchema | None, target: Table, config: StreamConfig, sink: Sink
+) -> tuple[tuple[ColumnPlan, ...], tuple[Drift, ...], tuple[str, ...]]:
+    """Type and drift decisions. Raises SchemaError listing every column that cannot be moved as asked."""
+    types, folds = sink.dialect, sink.dialect.folds_case
+    plans, drift, added, wrong = [], [], [], []
+    _check_case(schema, target, folds=folds)
+    there = {_fold(name, folds=folds): native for name, native in existing.columns.items()} if existing else {}
+    for column in schema.columns:
+        native = types.native(column, target.schema)
+        fidelity = max(column.fidelity, native.fidelity, key=_ORDER.index)
+        note = "; ".join(filter(None, (column.note, native.note)))
+        plans.append(
+            ColumnPlan(column.name, column.native, type_name(column.type, column.logical), native.sql, fidelity, note)
+        )
+        if fidelity in ("lossy", "refused"):
+            wrong.append(f"{column.name}: {note or fidelity}")
+            continue
+        have = there.pop(_fold(column.name, folds=folds), None)
+        if existing is not None and have is None:
+            drift.append(Drift(column.name, f"new at the source ({native.sql})", "add column"))
+            added.append(column.name)
+        elif have is not None and not types.accepts(have, native):
+            wrong.append(f"{column.name}: the target has {have}, the source needs {native.sql}")
+        elif have is not None and have.lower() != native.sql.lower():
+            drift.append(Drift(column.name, f"the target has {have}, wide enough for {native.sql}", "keep"))
+    left_out = {_fold(name, folds=folds) for name in config.exclude}
+    for name in there:
+        if name in left_out:
+            drift.append(Drift(name, "only in the target", "keep, as excluded"))
+        else:
+            wrong.append(f"{name}: is in the target {target} but no longer at the source")
+    if wrong:
+        raise SchemaError(
+            "columns that cannot be moved as asked: " + "; ".join(wrong),
+            remedy="cast a column (columns: {cast: {name: type}}), leave it out (columns: {exclude: [name]}), "
+            "or change the target",
+            code="DP406",
+            where=config.at("columns"),
+        )
+    return tuple(plans), tuple(drift), tuple(added)
+
+
+def _check_case(schema: StreamSchema, target: Table, *, folds: bool) -> None:
+    seen: dict[str, str] = {}
+    for column in schema.columns:
+        other = seen.setdefault(_fold(column.name, folds=folds), column.name)
+        if other != column.name:
+            raise SchemaError(
+                f"columns {other} and {column.name} differ only in case, and {target} cannot hold both",
+                remedy="leave one out: columns: {exclude: [name]}",
+                code="DP405",
+            )
+        if column.name.lower().startswith("_dpone_"):
+            raise SchemaError(
+                f"the column name {column.name} is reserved for dpone",
+                remedy=f"leave it out: columns: {{exclude: [{column.name}]}}",
+                code="DP405",
+            )
+
+
+def _fold(name: str, *, folds: bool) -> str:
+    return name.lower() if folds else name
+
+
+__all__ = ["ColumnPlan", "Drift", "Plan", "Preview", "StreamPlan", "decide", "expand", "preview", "start_window"]

@@ -1,0 +1,252 @@
+"""The frozen values that cross the boundary between the engine and a connector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Fidelity = Literal["exact", "widened", "lossy", "refused"]
+"""What happens to the values of a column: kept exactly, kept in a wider type, altered, or not moved at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column as it travels.
+
+    `type` is the Arrow type of the values in the record batches. `logical` tells two uses of one Arrow type apart:
+    `"json"` and `"uuid"` travel as strings. `native` is the type in the system at hand: the source's own type when
+    it comes from `describe`, the sink's own in what a sink stores. `kept` says that source and sink are the same
+    system and the sink creates `native` itself; the values then travel in whatever Arrow form that connector chose
+    for it (Postgres: its text output). `enum` holds the labels of an enumerated type, in order.
+    `fidelity` and `note` say what reading did to the type; `refused` columns never reach `read`.
+    """
+
+    name: str
+    type: pa.DataType
+    nullable: bool = True
+    logical: Literal["", "json", "uuid"] = ""
+    native: str = ""
+    kept: bool = False
+    enum: tuple[str, ...] = ()
+    fidelity: Fidelity = "exact"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeType:
+    """A type of a sink, and what storing a canonical type in it does to the values."""
+
+    sql: str
+    fidelity: Fidelity = "exact"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSchema:
+    """What a source says of one stream. `estimated_rows` is the system's own estimate, or None."""
+
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...] = ()
+    estimated_rows: int | None = None
+    server_version: str = ""
+
+    def column(self, name: str) -> Column | None:
+        """The column of exactly this name, or None."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What to read: one object of the source, with what the manifest says of it.
+
+    `casts` maps a column to one of the type names of `dpone.arrow.types.parse_type` and is applied by the source.
+    `filter` is a predicate in the source's own SQL. `slice_rows` is the wished number of rows per slice.
+    `keep_native` is set when the sink is the same system (see `Column.native`).
+    """
+
+    name: str
+    primary_key: tuple[str, ...] = ()
+    cursor: str = ""
+    null_cursor: Literal["refuse", "load"] = "refuse"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    casts: Mapping[str, str] = field(default_factory=dict)
+    filter: str = ""
+    slice_rows: int = 1_000_000
+    keep_native: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """An order-independent content digest: number of rows, and the sum modulo 2**64 of the row hashes.
+
+    Additive: the digest of two disjoint sets of rows is the sum of their digests. A sum, never XOR, so that a
+    duplicated pair of rows cannot cancel itself out. The canonical encoding is in `dpone.arrow.digest`.
+    """
+
+    rows: int = 0
+    sum: int = 0
+
+    def __add__(self, other: Digest) -> Digest:
+        return Digest(self.rows + other.rows, (self.sum + other.sum) % 2**64)
+
+    def __sub__(self, other: Digest) -> Digest:
+        return Digest(self.rows - other.rows, (self.sum - other.sum) % 2**64)
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.sum:016x}"
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """The inverse of `str()`."""
+        rows, _, total = text.partition(":")
+        return cls(int(rows), int(total, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of a stream that one load moves: cursor values in `(after, until]`, or everything.
+
+    Values are the source's own text form of the cursor. `inclusive` makes it `[after, until]`: the rows at `after`
+    have changed since they were loaded (`ties` of the last receipt differ) and are read again.
+    `ties` is the digest of the source rows whose cursor equals `until`; empty, nothing is known of them and the bound
+    is strict. `null_rows` counts the rows with a NULL
+    cursor, which are read in addition. `full` marks a load of the whole stream.
+    """
+
+    full: bool = True
+    after: str | None = None
+    until: str | None = None
+    inclusive: bool = False
+    ties: str = ""
+    null_rows: int = 0
+    until_rule: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether a cursor window holds no row."""
+        return not self.full and self.null_rows == 0 and not self.inclusive and self.until == self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One independent piece of a window. `lower` and `upper` are bounds that only its source interprets."""
+
+    ordinal: int
+    lower: str = ""
+    upper: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReceipt:
+    """What the sink remembers of one durable slice."""
+
+    ordinal: int
+    rows: int
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """The identity of state: two pipelines never share or consume each other's progress."""
+
+    pipeline: str
+    stream: str
+    target: Table
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}|{self.stream}|{self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table in a sink."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSchema:
+    """What a sink says of an existing target: native type per column, in order; columns that refuse NULL; rows.
+
+    `required` are the columns a row cannot leave out: not nullable and without a default.
+    """
+
+    columns: Mapping[str, str]
+    required: frozenset[str] = frozenset()
+    primary_key: tuple[str, ...] = ()
+
+
+Results = Mapping[str, "int | Digest | None"]
+"""What the steps of a publication counted, by the steps' names; None for a step that was skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement of a publication. `kind` says what its result is.
+
+    run: nothing; rows: rows affected; scalar: one number; digest: the digest of the rows that the query selects,
+    in the columns `of` the stream (empty: all of them).
+    A step with `unless_equal=(a, b)` is skipped when the results named a and b are equal, one with
+    `only_if_equal=(a, b)` when they are not. The result of a skipped step is None, which equals nothing.
+    """
+
+    kind: Literal["run", "rows", "scalar", "digest"]
+    sql: str
+    name: str = ""
+    unless_equal: tuple[str, str] | None = None
+    only_if_equal: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the target itself remembers of the last committed load: it *is* the state of the stream."""
+
+    load_id: str
+    run_id: str
+    window: Window
+    rows: Mapping[str, int]
+    committed_at: str
+    schema: str = ""
+    digest: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoad:
+    """A load that was begun and not yet committed. `intent` must match for a rerun to continue it."""
+
+    load_id: str
+    run_id: str
+    intent: str
+    window: Window
+    slices: tuple[Slice, ...]
+    snapshot: str
+    progress: Mapping[int, SliceReceipt] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """Everything a sink needs for one load.
+
+    `columns` are the columns of the target in order. `steps` is the publication for a SQL sink, rendered by the
+    strategy; a sink without SQL acts on `write` and returns results of the same names.
+    """
+
+    load: OpenLoad
+    key: StreamKey
+    columns: tuple[Column, ...]
+    write: Literal["replace", "append", "merge"]
+    primary_key: tuple[str, ...] = ()
+    cursor: str = ""
+    proof: Literal["none", "counts", "digest"] = "counts"
+    steps: tuple[Step, ...] = ()

@@ -1,0 +1,131 @@
+"""What differs between SQL systems, as one small class per system; everything else is written once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dpone.errors import SchemaError
+from dpone.sdk import Column, Digest, NativeType, Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Dialect:
+    """The SQL of one system. Subclasses set the data and override the expressions that differ."""
+
+    name: str = ""
+    text: str = "TEXT"  # unbounded text, also used for dpone's own tables
+    bigint: str = "BIGINT"
+    identifier_bytes: int | None = None  # a longer name would be cut off, so it is refused
+    arrival: str = "rowid"  # orders staged rows by arrival
+    arrival_ddl: str = ""  # the column that gives `arrival`, if the system has none of its own
+    same_values: str = "({a} IS NOT DISTINCT FROM {b})"
+    placeholder: str = "?"
+    folds_case: bool = False  # whether "Id" and "id" are one column
+    enforces_keys: bool = True  # whether targets that dpone makes get a primary key
+    one_at_a_time: str = ""  # a query that makes other transactions with it wait, where DDL needs that
+    for_update: str = ""  # appended to a SELECT to lock the row it reads, where the system has row locks
+
+    def quote(self, name: str) -> str:
+        """A quoted identifier. Raises SchemaError for a name that the system would cut off or cannot hold."""
+        if "\0" in name or not name:
+            raise SchemaError(f"{name!r} cannot be a name in {self.name}", remedy="rename it", code="DP405")
+        if self.identifier_bytes is not None and len(name.encode()) > self.identifier_bytes:
+            raise SchemaError(
+                f"the name {name!r} has {len(name.encode())} bytes; {self.name} keeps {self.identifier_bytes}",
+                remedy="give a shorter name (target: for a table) or exclude the column (columns.exclude)",
+                code="DP405",
+            )
+        return '"' + name.replace('"', '""') + '"'
+
+    def table(self, table: Table) -> str:
+        """A quoted, qualified table name."""
+        return f"{self.quote(table.schema)}.{self.quote(table.name)}" if table.schema else self.quote(table.name)
+
+    def names(self, columns: Sequence[Column], prefix: str = "") -> str:
+        """A comma-separated list of quoted column names."""
+        return ", ".join(prefix + self.quote(column.name) for column in columns)
+
+    def literal(self, text: str) -> str:
+        """A string literal."""
+        return "'" + text.replace("'", "''") + "'"
+
+    def create_table(self, table: Table, columns: Sequence[Column], primary_key: Sequence[str] = ()) -> str:
+        """CREATE TABLE for a target that dpone makes. Only key columns refuse NULL, so that it can follow a source."""
+        parts = []
+        for column in columns:
+            required = " NOT NULL" if column.name in primary_key else ""
+            parts.append(f"{self.quote(column.name)} {column.native}{required}")
+        if primary_key and self.enforces_keys:
+            parts.append(f"PRIMARY KEY ({', '.join(map(self.quote, primary_key))})")
+        return f"CREATE TABLE {self.table(table)} ({', '.join(parts)})"
+
+    def add_column(self, table: Table, column: Column) -> str:
+        """ALTER TABLE for a column that the source has and the target lacks."""
+        return f"ALTER TABLE {self.table(table)} ADD COLUMN {self.quote(column.name)} {column.native}"
+
+    def native(self, column: Column, schema: str = "") -> NativeType:
+        """The type of this system for a column; `schema` is the target's, for types that live in one."""
+        raise NotImplementedError  # pragma: no cover - every dialect has its table
+
+    def accepts(self, existing: str, wanted: NativeType) -> bool:
+        """Whether an existing column of type `existing` holds every value of the wanted type unaltered."""
+        return existing.lower() == wanted.sql.lower()
+
+    def read(self, column: Column) -> str:
+        """The expression that yields a column's value in its canonical type; `column.native` is this system's."""
+        return self.quote(column.name)
+
+    def identical(self, expression: str, native: str) -> str:  # noqa: ARG002 - for those that need it
+        """An expression with an equality that holds exactly when two values are the same value."""
+        return expression
+
+    def same(self, column: Column, left: str, right: str) -> str:
+        """A predicate that is true exactly when two values of a column are the same value, or both NULL."""
+        name = self.quote(column.name)
+        return self.same_values.format(
+            a=self.identical(f"{left}.{name}", column.native), b=self.identical(f"{right}.{name}", column.native)
+        )
+
+    def stored(self, columns: Sequence[Column], schema: str) -> tuple[Column, ...]:
+        """The columns as this system stores them: `native` is its own type."""
+        return tuple(replace(column, native=self.native(column, schema).sql) for column in columns)
+
+
+class Session(Protocol):
+    """One connection to a SQL system. Not shared between threads. Outside begin/commit each statement stands alone.
+
+    Every method maps the driver's exceptions to `dpone.errors`.
+    """
+
+    dialect: Dialect
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run one statement; the number of rows affected."""
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a query with a small result."""
+
+    def batches(self, sql: str, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+        """Run a query that selects `columns` as `Dialect.read` renders them; Arrow batches of a bounded size."""
+
+    def digest(self, relation: str, columns: Sequence[Column]) -> Digest:
+        """The digest of the rows of a FROM item that has these columns, with `column.native` set to this system's."""
+
+    def ingest(self, table: Table, columns: Sequence[Column], batches: Iterator[pa.RecordBatch], ordinal: int) -> int:
+        """Bulk-load batches into a staging table, `_dpone_slice` set to `ordinal`; how many rows the system took."""
+
+    def begin(self) -> None:
+        """Start a transaction that may write."""
+
+    def commit(self) -> None:
+        """Commit it."""
+
+    def rollback(self) -> None:
+        """Roll it back. Safe when there is none, or the connection is gone."""
+
+    def close(self) -> None:
+        """Close the connection. Safe to call twice."""

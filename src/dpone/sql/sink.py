@@ -1,0 +1,209 @@
+"""Writing to any SQL system with transactions: the claim, the open load, the publication.
+
+A sink gives a session and says what a target looks like; everything that makes a load exactly once is here, once:
+the lock and the fencing token, the open load stored before the first byte moves, slices staged together with their
+receipts, and one transaction that publishes the data, checks the ledger and stores the receipt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dpone.arrow.digest import undigestible
+from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
+from dpone.sql.state import State, receipt_to_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dpone.sql.dialect import Session
+
+SLICE = "_dpone_slice"
+
+
+def stage_table(target: Table, load_id: str) -> Table:
+    """The staging table of a load, beside its target."""
+    return Table(target.schema, f"_dpone_stage_{load_id[:16]}")
+
+
+@contextlib.contextmanager
+def transaction(session: Session) -> Iterator[None]:
+    """Commit at the end, roll back on any exception."""
+    try:
+        session.begin()
+        yield
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+
+
+class SqlClaim:
+    """The lock on one stream. `unlock` gives back the system's own lock, which the sink took before."""
+
+    def __init__(self, session: Session, key: StreamKey, run_id: str, holder: str, unlock: Callable[[], None]) -> None:
+        self._session = session
+        self._state = State(session, key.target.schema)
+        self._key = key
+        self._unlock = unlock
+        with transaction(session):
+            self._state.create()
+            self._fence = self._state.take_fence(key, run_id, holder)
+            self.abandoned = self._state.run_started(key, run_id)
+            # Under the lock row: a COMMIT of a dead run that was still in flight has either landed or is fenced off.
+            self.receipt: Receipt | None = self._state.receipt(key)
+            self.pending: OpenLoad | None = self._state.pending(key)
+
+    def begin(self, spec: LoadSpec) -> SqlLoad:
+        """Attach to the pending load, or abort it and open `spec.load`."""
+        load = SqlLoad(self._session, self._state, self._fence, spec)
+        if self.pending is not None and self.pending.load_id != spec.load.load_id:
+            SqlLoad(self._session, self._state, self._fence, replace(spec, load=self.pending)).abort()
+            self.pending = None
+        if self.pending is None:
+            load.create()
+            self.pending = spec.load
+        return load
+
+    def record(self, run_id: str, status: str, document: str) -> None:
+        """Store the run record of this stream."""
+        with transaction(self._session):
+            self._state.run_finished(self._key, run_id, status, document)
+
+    def reset(self) -> None:
+        """Forget receipts, open loads and staging of this stream."""
+        with transaction(self._session):
+            self._state.check_fence(self._key, self._fence)
+            if self.pending is not None:
+                stage = self._session.dialect.table(stage_table(self._key.target, self.pending.load_id))
+                self._session.execute(f"DROP TABLE IF EXISTS {stage}")
+            self._state.forget(self._key)
+        self.receipt = self.pending = None
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._unlock()
+
+
+class SqlLoad:
+    """One open load in a SQL sink."""
+
+    def __init__(self, session: Session, state: State, fence: int, spec: LoadSpec) -> None:
+        self._session = session
+        self._dialect = session.dialect
+        self._state = state
+        self._fence = fence
+        self._spec = spec
+        self._load_id = spec.load.load_id
+        self._columns = self._dialect.stored(spec.columns, spec.key.target.schema)
+        self._digested = tuple(column for column in self._columns if not undigestible(column))
+        self._stage = stage_table(spec.key.target, self._load_id)
+        self._staged_before = set(spec.load.progress)
+
+    def create(self) -> None:
+        """Store the open load and create its staging table, in one transaction."""
+        with transaction(self._session):
+            self._guard()
+            self._state.open(self._spec.load, self._spec.key)
+            parts = [f"{self._dialect.quote(column.name)} {column.native}" for column in self._columns]
+            parts += [f"{SLICE} {self._dialect.bigint} NOT NULL"]
+            parts += [self._dialect.arrival_ddl] if self._dialect.arrival_ddl else []
+            self._session.execute(f"CREATE TABLE {self._dialect.table(self._stage)} ({', '.join(parts)})")
+
+    def stage(self, piece: Slice, batches: Iterable[pa.RecordBatch]) -> SliceReceipt:
+        """Load a slice into the staging table, its receipt in the same transaction."""
+        with transaction(self._session):
+            self._guard()
+            if piece.ordinal in self._staged_before:
+                self._session.execute(f"DELETE FROM {self._dialect.table(self._stage)} WHERE {SLICE} = {piece.ordinal}")
+            rows = self._session.ingest(self._stage, self._columns, iter(batches), piece.ordinal)
+            receipt = SliceReceipt(piece.ordinal, rows)
+            self._state.slice_done(self._load_id, receipt)
+        self._staged_before.add(piece.ordinal)
+        return receipt
+
+    def digest(self, piece: Slice) -> Digest:
+        """The digest of the staged rows of a slice."""
+        names = self._dialect.names(self._digested)
+        stage = self._dialect.table(self._stage)
+        return self._session.digest(
+            f"(SELECT {names} FROM {stage} WHERE {SLICE} = {piece.ordinal}) AS r", self._digested
+        )
+
+    def commit(self, check: Callable[[Results], Receipt]) -> Receipt:
+        """Publish, check, store the receipt and drop the staging table, in one transaction."""
+        stored = self._state.receipt_of(self._load_id)
+        if stored is not None:
+            return stored
+        with transaction(self._session):
+            self._guard()
+            receipt = check(self._publish())
+            self._session.execute(f"DROP TABLE {self._dialect.table(self._stage)}")
+            self._state.close(self._load_id, self._spec.key, "committed", receipt_to_json(receipt))
+        return receipt
+
+    def abort(self) -> None:
+        """Drop the staging table and close the load."""
+        with transaction(self._session):
+            self._guard()
+            self._session.execute(f"DROP TABLE IF EXISTS {self._dialect.table(self._stage)}")
+            self._state.close(self._load_id, self._spec.key, "aborted")
+
+    def _guard(self) -> None:
+        self._state.check_fence(self._spec.key, self._fence)
+
+    def _publish(self) -> Results:
+        results: dict[str, int | Digest | None] = {}
+        for step in self._spec.steps:
+            results[step.name] = None
+            if step.only_if_equal and not _equal(results, step.only_if_equal):
+                continue
+            if step.unless_equal and _equal(results, step.unless_equal):
+                continue
+            if step.kind == "scalar":
+                results[step.name] = int(self._session.rows(step.sql)[0][0])
+            elif step.kind == "digest":
+                results[step.name] = self._session.digest(step.sql, self._digested)
+            else:
+                results[step.name] = self._session.execute(step.sql)
+        results.pop("", None)
+        return results
+
+
+def _equal(results: Results, names: tuple[str, str]) -> bool:
+    left, right = results.get(names[0]), results.get(names[1])
+    return left is not None and left == right
+
+
+def digest_target(
+    session: Session,
+    target: Table,
+    columns: tuple[Column, ...],
+    without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+) -> Digest:
+    """The digest of a target in these canonical columns, without the rows whose keys are given.
+
+    The keys go through a staging table inside a transaction that is rolled back.
+    """
+    dialect = session.dialect
+    stored = dialect.stored(columns, target.schema)
+    names, into = dialect.names(stored), dialect.table(target)
+    if without is None:
+        return session.digest(f"(SELECT {names} FROM {into}) AS r", stored)
+    keys = dialect.stored(without[0], target.schema)
+    scratch = Table(target.schema, f"_dpone_verify_{secrets.token_hex(6)}")
+    session.begin()
+    try:
+        parts = [f"{dialect.quote(column.name)} {column.native}" for column in keys]
+        parts += [f"{SLICE} {dialect.bigint}"] + ([dialect.arrival_ddl] if dialect.arrival_ddl else [])
+        session.execute(f"CREATE TABLE {dialect.table(scratch)} ({', '.join(parts)})")
+        session.ingest(scratch, keys, without[1], 0)
+        joined = " AND ".join(f"k.{name} = t.{name}" for name in (dialect.quote(column.name) for column in keys))
+        missing = f"NOT EXISTS (SELECT 1 FROM {dialect.table(scratch)} AS k WHERE {joined})"
+        return session.digest(f"(SELECT {dialect.names(stored, 't.')} FROM {into} AS t WHERE {missing}) AS r", stored)
+    finally:
+        session.rollback()

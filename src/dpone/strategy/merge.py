@@ -1,0 +1,121 @@
+"""Merge: upsert by key; the latest version of a row wins.
+
+Latest is by cursor, then by arrival (slice, then position). Within a load, earlier versions of a key are collapsed.
+A staged row whose cursor is behind the target's is stale: counted, not applied. A row that is the same in every
+column is unchanged and not written.
+
+    read = staged
+    staged = inserted + updated + unchanged + stale + collapsed
+    final = before + inserted
+
+The proof adds up what is now in the target under the staged keys and what was left out as collapsed or stale:
+together they must be what was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dpone.sdk import Digest, Results, Step
+from dpone.strategy.base import Balance, Equation, Publication, digest_in, number
+
+
+class Merge:
+    """Collapse, drop stale, update what differs, insert what is new."""
+
+    def steps(self, publication: Publication) -> Sequence[Step]:
+        """See the module."""
+        p, d = publication, publication.dialect
+        key = [d.quote(column.name) for column in p.key]
+        values = [column for column in p.columns if column.name not in p.primary_key]
+        joined = " AND ".join(f"t.{name} = s.{name}" for name in key)
+        same = " AND ".join(d.same(column, "t", "s") for column in values) or "1 = 1"
+        steps = [
+            *p.ddl(),
+            p.count("staged", p.staged),
+            p.count("before", p.into),
+            Step(
+                "scalar",
+                f"SELECT count(*) FROM {p.staged} WHERE {' AND '.join(f'{name} IS NOT NULL' for name in key)}",
+                "keyed",
+            ),
+        ]
+        collapsed = f"{d.arrival} IN ({_superseded(p, key)})"
+        steps += _leave_out(p, "collapsed", collapsed)
+        if p.cursor:
+            cursor = d.quote(p.cursor)
+            behind = (
+                f"SELECT s.{d.arrival} FROM {p.staged} AS s JOIN {p.into} AS t ON {joined} "
+                f"WHERE t.{cursor} > s.{cursor}"
+            )
+            steps += _leave_out(p, "stale", f"{d.arrival} IN ({behind})")
+        steps.append(
+            Step(
+                "scalar",
+                f"SELECT count(*) FROM {p.staged} AS s JOIN {p.into} AS t ON {joined} WHERE {same}",
+                "unchanged",
+            )
+        )
+        if values:
+            assignments = ", ".join(f"{d.quote(column.name)} = s.{d.quote(column.name)}" for column in values)
+            steps.append(
+                Step(
+                    "rows",
+                    f"UPDATE {p.into} AS t SET {assignments} FROM {p.staged} AS s WHERE {joined} AND NOT ({same})",
+                    "updated",
+                    only_if_equal=("staged", "keyed"),
+                )
+            )
+        steps += [
+            Step(
+                "rows",
+                f"INSERT INTO {p.into} ({p.names()}) SELECT {p.names('s.')} FROM {p.staged} AS s "
+                f"WHERE NOT EXISTS (SELECT 1 FROM {p.into} AS t WHERE {joined})",
+                "inserted",
+                only_if_equal=("staged", "keyed"),
+            ),
+            p.count("final", p.into),
+        ]
+        if p.digest:
+            steps.append(p.digest_of("applied_digest", f"{p.into} AS t JOIN {p.staged} AS s ON {joined}", prefix="t."))
+        return steps
+
+    def balance(self, read: int, results: Results) -> Balance:
+        """See the module."""
+        counts = {
+            name: number(results, name)
+            for name in ("staged", "before", "final", "inserted", "updated", "unchanged", "stale", "collapsed")
+        }
+        accounted = sum(counts[name] for name in ("inserted", "updated", "unchanged", "stale", "collapsed"))
+        sink = results.get("applied_digest")
+        if isinstance(sink, Digest):
+            sink = sink + digest_in(results, "collapsed_digest") + digest_in(results, "stale_digest")
+        return Balance(
+            **counts,
+            null_keys=counts["staged"] - number(results, "keyed"),
+            sink=sink if isinstance(sink, Digest) else None,
+            equations=(
+                Equation("read = staged", read, counts["staged"]),
+                Equation("staged = inserted + updated + unchanged + stale + collapsed", counts["staged"], accounted),
+                Equation("final = before + inserted", counts["final"], counts["before"] + counts["inserted"]),
+                Equation("staged = rows with a key", counts["staged"], number(results, "keyed")),
+            ),
+        )
+
+
+def _superseded(p: Publication, key: list[str]) -> str:
+    """The staged rows that are not the latest version of their key."""
+    d = p.dialect
+    order = [f"{d.quote(p.cursor)} DESC NULLS LAST"] if p.cursor else []
+    order += ["_dpone_slice DESC", f"{d.arrival} DESC"]
+    return (
+        f"SELECT _dpone_at FROM (SELECT {d.arrival} AS _dpone_at, row_number() OVER "
+        f"(PARTITION BY {', '.join(key)} ORDER BY {', '.join(order)}) AS _dpone_version FROM {p.staged}) AS v "
+        "WHERE _dpone_version > 1"
+    )
+
+
+def _leave_out(p: Publication, name: str, where: str) -> list[Step]:
+    """Take rows out of the staging table, digested first if a proof is asked for."""
+    proof = [p.digest_of(f"{name}_digest", p.staged, where)] if p.digest else []
+    return [*proof, Step("rows", f"DELETE FROM {p.staged} WHERE {where}", name)]
