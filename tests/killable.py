@@ -34,6 +34,7 @@ class Countdown:
         self.seen = 0
 
     def __call__(self, *_: object) -> None:
+        """Note one event."""
         self.seen += 1
         if self.seen == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -30,7 +30,7 @@ class Shop:
         """Run statements at the source; the rows of the last."""
         return ask(self.source, *statements)
 
-    def manifest(self, *, pipeline: str = "shop", **streams: Any) -> Path:
+    def manifest(self, streams: dict[str, Any], pipeline: str = "shop") -> Path:
         """Write the manifest; the default stream is public.orders."""
         path = self.folder / f"{pipeline}.yaml"
         document = {"version": 1, "pipeline": pipeline, "source": self.source, "sink": self.sink}
@@ -43,7 +43,7 @@ class Shop:
 
     def result(self, settings: dict[str, Any] | None = None, **options: Any) -> RunResult:
         """The same, whole."""
-        return dpone.run(self.manifest(**{"public.orders": settings or {}}), **options)
+        return dpone.run(self.manifest({"public.orders": settings or {}}), **options)
 
 
 def ask(url: str, *statements: str) -> list[Any]:
@@ -156,7 +156,7 @@ def running(shop: Shop, settings: dict[str, Any]) -> Iterator[threading.Event]:
             reached.set()
             assert go.wait(30)
 
-    path = shop.manifest(**{"public.orders": settings})
+    path = shop.manifest({"public.orders": settings})
     thread = threading.Thread(target=dpone.run, args=(path,), kwargs={"on_event": listen})
     thread.start()
     try:
@@ -188,8 +188,8 @@ def test_a_second_run_waits_when_asked(shop: Shop) -> None:
 
 def test_two_pipelines_do_not_share_progress(shop: Shop) -> None:
     """Two pipelines that read one source into one sink schema each have their own state and target."""
-    first = shop.manifest(pipeline="a", **{"public.orders": MERGE | {"target": "orders_a"}})
-    second = shop.manifest(pipeline="b", **{"public.orders": MERGE | {"target": "orders_b"}})
+    first = shop.manifest({"public.orders": MERGE | {"target": "orders_a"}}, "a")
+    second = shop.manifest({"public.orders": MERGE | {"target": "orders_b"}}, "b")
     assert 1000 == dpone.run(first).streams[0].changes["inserted"]
     assert 1000 == dpone.run(second).streams[0].changes["inserted"]
     shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
@@ -277,7 +277,7 @@ def test_an_empty_source_does_not_empty_the_target(shop: Shop) -> None:
 
 
 def test_null_cursors_are_refused_or_loaded(shop: Shop) -> None:
-    """Rows without a cursor value stop the load by default; with nulls: load they are loaded, once, and kept current."""
+    """Rows without a cursor value stop the load by default; with nulls: load they are loaded and kept current."""
     shop.sql("ALTER TABLE orders ALTER updated_at DROP NOT NULL", "UPDATE orders SET updated_at = NULL WHERE id <= 5")
     assert "DP411" == failure(shop.run(MERGE))["code"]
     settings = {"write": "merge", "cursor": {"column": "updated_at", "nulls": "load"}}
@@ -314,7 +314,7 @@ def test_null_keys_are_refused(shop: Shop) -> None:
 )
 def test_refused_in_the_plan(shop: Shop, settings: dict[str, Any], code: str, remedy: str) -> None:
     """What a route cannot do is refused with the position and the alternative; the sink is not touched."""
-    path = shop.manifest(**{"public.orders": settings})
+    path = shop.manifest({"public.orders": settings})
     [preview] = dpone.plan(path).refusals
     assert preview.refusal is not None
     assert code == preview.refusal.code
@@ -333,7 +333,7 @@ def test_merge_without_a_key_is_refused(shop: Shop) -> None:
 
 def test_the_plan_is_deterministic_and_its_digest_guards_the_run(shop: Shop) -> None:
     """Two plans are equal; new rows do not change the digest; a new column or a commit does, and the run is refused."""
-    path = shop.manifest(**{"public.orders": MERGE})
+    path = shop.manifest({"public.orders": MERGE})
     digest = dpone.plan(path).digest
     assert digest == dpone.plan(path).digest
     assert dpone.plan(path).as_dict() == dpone.plan(path).as_dict()
@@ -380,7 +380,7 @@ def test_an_existing_target_that_is_too_narrow_is_refused(shop: Shop) -> None:
 # -- the record ------------------------------------------------------------------------------------------------------
 
 
-def test_the_record_is_in_the_store_and_in_the_sink(shop: Shop, tmp_path: Path) -> None:
+def test_the_record_is_in_the_store_and_in_the_sink(shop: Shop) -> None:
     """The document is written beside the manifest and, per stream, in the sink; failed runs are there too."""
     result = shop.result(MERGE)
     assert result.path is not None
@@ -413,7 +413,7 @@ def test_secrets_and_values_appear_nowhere(shop: Shop, tmp_path: Path, monkeypat
             "UPDATE orders SET total = 'NaN', note = 'zzz-private' WHERE id = 1",
         )
         made.run({"write": "replace", "target": "t2", "columns": {"cast": {"note": "int64"}}})
-        plan = json.dumps(dpone.plan(made.manifest(**{"public.orders": MERGE})).as_dict())
+        plan = json.dumps(dpone.plan(made.manifest({"public.orders": MERGE})).as_dict())
         state = str(ask(shop.sink, "SELECT * FROM _dpone_runs, _dpone_loads"))
         written = "".join(path.read_text() for path in (tmp_path / ".dpone").rglob("*") if path.is_file())
         for text in (plan, state, written):
@@ -427,7 +427,7 @@ def test_secrets_and_values_appear_nowhere(shop: Shop, tmp_path: Path, monkeypat
 def test_one_of_three_streams_fails_and_the_others_commit(shop: Shop) -> None:
     """Independent streams go on when one fails; the exit code says that something failed."""
     shop.sql("CREATE TABLE a AS SELECT 1 AS n", "CREATE TABLE b AS SELECT 2 AS n")
-    path = shop.manifest(**{"public.a": {}, "public.missing": {}, "public.b": {}})
+    path = shop.manifest({"public.a": {}, "public.missing": {}, "public.b": {}})
     result = dpone.run(path)
     assert ["succeeded", "failed", "succeeded"] == [stream.status for stream in result.streams]
     assert 1 == result.exit_code
@@ -437,7 +437,7 @@ def test_one_of_three_streams_fails_and_the_others_commit(shop: Shop) -> None:
 def test_globs_and_selection(shop: Shop) -> None:
     """A glob is every stream it matches at the source; an exact name keeps its own settings; select narrows."""
     shop.sql("CREATE TABLE events_1 AS SELECT 1 AS n", "CREATE TABLE events_2 AS SELECT 2 AS n")
-    path = shop.manifest(**{"public.events_*": {"tags": ["big"]}, "public.events_2": {}, "public.orders": MERGE})
+    path = shop.manifest({"public.events_*": {"tags": ["big"]}, "public.events_2": {}, "public.orders": MERGE})
     assert ["public.events_1"] == [stream.stream for stream in dpone.run(path, select=["tag:big"]).streams]
     names = {stream.stream for stream in dpone.run(path).streams}
     assert {"public.events_1", "public.events_2", "public.orders"} == names
@@ -461,7 +461,7 @@ def test_a_cancelled_run_keeps_what_is_durable(shop: Shop) -> None:
 
 def test_verify_finds_what_differs(shop: Shop) -> None:
     """Verify proves an equal target, counts rows past the checkpoint as pending, and sees one altered row."""
-    path = shop.manifest(**{"public.orders": MERGE})
+    path = shop.manifest({"public.orders": MERGE})
     dpone.run(path)
     [found] = dpone.verify(path)
     assert not isinstance(found, dpone.DponeError)

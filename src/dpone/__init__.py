@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from dpone.errors import DponeError
     from dpone.manifest.load import load_manifest
     from dpone.manifest.schema import json_schema
-    from dpone.sdk.registry import connectors
+    from dpone.sdk.registry import connectors as installed_connectors
 
 __all__ = [
     "DponeError",
     "RunResult",
     "__version__",
     "check",
-    "connectors",
     "discover",
     "history",
+    "installed_connectors",
     "json_schema",
     "load_manifest",
     "plan",
@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DponeError": "dpone.errors",
-    "connectors": "dpone.sdk.registry",
-    "json_schema": "dpone.manifest.schema",
-    "load_manifest": "dpone.manifest.load",
+    "DponeError": "dpone.errors:DponeError",
+    "installed_connectors": "dpone.sdk.registry:connectors",
+    "json_schema": "dpone.manifest.schema:json_schema",
+    "load_manifest": "dpone.manifest.load:load_manifest",
 }
 
 
@@ -51,7 +51,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'dpone' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "dpone.api")), name)
+    # A function must not have the name of a subpackage, which would take its place once that is imported.
+    module, _, attribute = _HOMES.get(name, f"dpone.api:{name}").partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -19,11 +19,11 @@ from dpone.engine.plan import Plan, Preview, StreamPlan, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConflictError, DponeError
-from dpone.events import Emitter, Event, Listener
+from dpone.events import Emitter, Event, Listener, redacted
 from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_from_dict
 from dpone.manifest.select import select as choose
-from dpone.sdk import Receipt, Sink, Source
 from dpone.reconcile import Comparison, compare
+from dpone.sdk import Receipt, Sink, Source
 from dpone.version import __version__
 
 ManifestLike: TypeAlias = Manifest | str | os.PathLike[str] | Mapping[str, Any]
@@ -184,7 +184,7 @@ def verify(
                 receipt = sink.last_receipt(decided.key)
                 found.append(compare(source, sink, decided.source, decided.schema, decided.target, receipt))
             except DponeError as error:
-                error.where = error.where or config.name
+                error.stream = config.name
                 found.append(error)
     return found
 
@@ -300,7 +300,7 @@ def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
 
         def write(event: Event) -> None:
             if event.name != "rows.read":
-                line = manifest.redact(json.dumps(event.as_dict(), default=str))
+                line = json.dumps(redacted(event.as_dict(), manifest.redact), default=str)
                 with guard:
                     file.write(line + "\n")
                     file.flush()

@@ -60,3 +60,12 @@ class Emitter:
     def bind(self, *, pipeline: str, stream: str) -> Emitter:
         """The same listeners, for one stream."""
         return Emitter(self.listeners, self.run_id, pipeline, stream)
+
+
+def redacted(value: Any, redact: Callable[[str], str]) -> Any:
+    """A JSON value with every text in it redacted. Numbers stay: a secret like a port must not break a count."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redacted(item, redact) for key, item in value.items()}
+    return [redacted(item, redact) for item in value] if isinstance(value, list | tuple) else value

@@ -11,7 +11,10 @@ import pytest
 
 import dpone as api
 from dpone.errors import DponeError
+from dpone.sdk.registry import connectors
 from tests.cli.conftest import Call, document, sql, start
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def same(table: str, key: str) -> None:
@@ -38,7 +41,7 @@ def test_run_moves_every_row_and_says_so(folder: Path, dpone: Call) -> None:
     assert ["3", "3", "3", "0", "0", "0", "3", "proven", "(counts)"] == found["main.countries"][:9]
 
 
-def test_a_second_run_changes_nothing(folder: Path, dpone: Call) -> None:
+def test_a_second_run_changes_nothing(dpone: Call) -> None:
     """It exits with 0; the cursor load reads nothing, the replace finds the same rows."""
     dpone("run")
     result = dpone("run", "--json")
@@ -55,7 +58,7 @@ def test_run_json_is_the_record(folder: Path, dpone: Call) -> None:
     assert json.loads((folder / ".dpone" / "runs" / found["run_id"] / "run.json").read_text()) == found
 
 
-def test_log_format_json(folder: Path, dpone: Call) -> None:
+def test_log_format_json(dpone: Call) -> None:
     """Every line on stderr is an event with the run id; progress is left out."""
     result = dpone("run", "--log-format", "json", "--json")
     events = [json.loads(line) for line in result.stderr.splitlines()]
@@ -64,13 +67,13 @@ def test_log_format_json(folder: Path, dpone: Call) -> None:
     assert "rows.read" not in {event["event"] for event in events}
 
 
-def test_quiet_says_nothing_when_all_is_well(folder: Path, dpone: Call) -> None:
+def test_quiet_says_nothing_when_all_is_well(dpone: Call) -> None:
     """For cron: no output at all."""
     result = dpone("run", "-q")
     assert (0, "", "") == (result.exit_code, result.stdout, result.stderr)
 
 
-def test_quiet_still_says_failures(folder: Path, dpone: Call) -> None:
+def test_quiet_still_says_failures(dpone: Call) -> None:
     """With its remedy."""
     sql("shop.duckdb", "DROP TABLE countries")
     result = dpone("run", "-q")
@@ -79,7 +82,7 @@ def test_quiet_still_says_failures(folder: Path, dpone: Call) -> None:
     assert "fix: " in result.stderr
 
 
-def test_one_stream_fails_and_the_others_go_on(folder: Path, dpone: Call) -> None:
+def test_one_stream_fails_and_the_others_go_on(dpone: Call) -> None:
     """Exit code 1; the failure has category, code, position and remedy."""
     sql("shop.duckdb", "DROP TABLE countries")
     result = dpone("run")
@@ -90,13 +93,13 @@ def test_one_stream_fails_and_the_others_go_on(folder: Path, dpone: Call) -> Non
     assert "failed: schema" in result.stdout
 
 
-def test_nothing_but_refusals(folder: Path, dpone: Call) -> None:
+def test_nothing_but_refusals(dpone: Call) -> None:
     """Exit code 3 when no stream could be run."""
     sql("shop.duckdb", "DROP TABLE countries")
     assert 3 == dpone("run", "-s", "main.countries").exit_code
 
 
-def test_select_and_exclude(folder: Path, dpone: Call) -> None:
+def test_select_and_exclude(dpone: Call) -> None:
     """Names, globs and tags; also from the environment."""
 
     def chosen(*words: str, **options: object) -> list[str]:
@@ -134,7 +137,7 @@ def test_check_shows_every_mistake_at_once(folder: Path, dpone: Call) -> None:
     assert {7, 2} <= {problem["line"] for problem in found["error"]["problems"]}
 
 
-def test_check_of_a_good_manifest(folder: Path, dpone: Call) -> None:
+def test_check_of_a_good_manifest(dpone: Call) -> None:
     """One line per stream."""
     result = dpone("check")
     assert (0, "") == (result.exit_code, result.stderr)
@@ -157,7 +160,7 @@ def test_check_says_what_is_refused(folder: Path, dpone: Call) -> None:
     assert "at dpone.yaml:11:" in result.stdout
 
 
-def test_without_a_manifest(folder: Path, dpone: Call) -> None:
+def test_without_a_manifest(dpone: Call) -> None:
     """Exit code 2 and the way to one."""
     result = dpone("run", "-f", "other.yaml")
     assert 2 == result.exit_code
@@ -165,7 +168,7 @@ def test_without_a_manifest(folder: Path, dpone: Call) -> None:
     assert "dpone init" in result.stderr
 
 
-def test_plan(folder: Path, dpone: Call) -> None:
+def test_plan(dpone: Call) -> None:
     """New and existing tables, windows, drift with its DDL, a digest; nothing is written."""
     result = dpone("plan")
     assert 0 == result.exit_code, result.stderr
@@ -185,14 +188,14 @@ def test_plan(folder: Path, dpone: Call) -> None:
     assert [] == sql("lake.duckdb", "SELECT 1 FROM duckdb_columns() WHERE column_name = 'vat'")
 
 
-def test_plan_verbose_shows_every_column_and_whole_statements(folder: Path, dpone: Call) -> None:
+def test_plan_verbose_shows_every_column_and_whole_statements(dpone: Call) -> None:
     """Nothing is cut."""
     result = dpone("plan", "-v")
     assert "…" not in result.stdout
     assert "total       DECIMAL(10,2) → decimal(10,2) → DECIMAL(10,2)  exact" in result.stdout
 
 
-def test_plan_exit_codes(folder: Path, dpone: Call) -> None:
+def test_plan_exit_codes(dpone: Call) -> None:
     """10 with changes when asked, 0 without, 3 when a stream is refused."""
     assert 10 == dpone("plan", "--detailed-exitcode").exit_code
     dpone("run")
@@ -205,7 +208,7 @@ def test_plan_exit_codes(folder: Path, dpone: Call) -> None:
     assert (3, "dpone.plan/1") == (found["exit_code"], found["schema"])
 
 
-def test_a_plan_can_be_held_to(folder: Path, dpone: Call) -> None:
+def test_a_plan_can_be_held_to(dpone: Call) -> None:
     """The digest of the plan runs it; after a change the run is refused with 3 and nothing is moved."""
     digest = document(dpone("plan", "--json"))["digest"]
     sql("shop.duckdb", "ALTER TABLE countries ADD COLUMN vat INTEGER")
@@ -217,7 +220,7 @@ def test_a_plan_can_be_held_to(folder: Path, dpone: Call) -> None:
     same("countries", "code")
 
 
-def test_verify(folder: Path, dpone: Call) -> None:
+def test_verify(dpone: Call) -> None:
     """0 while both sides agree, 4 when a value was changed behind dpone's back."""
     dpone("run", "-s", "countries")
     result = dpone("verify", "-s", "countries")
@@ -236,7 +239,20 @@ def test_verify(folder: Path, dpone: Call) -> None:
     )
 
 
-def test_verify_of_a_stream_that_cannot_be_compared(folder: Path, dpone: Call) -> None:
+def test_verify_of_an_incremental_stream(dpone: Call) -> None:
+    """Rows past the checkpoint are pending; the rest agrees, also after a run that found nothing new."""
+    for _ in range(2):
+        dpone("run", "-s", "orders")
+        result = dpone("verify", "-s", "orders")
+        assert 0 == result.exit_code, result.stdout
+        assert ["100", "100", "0", "proven"] == result.stdout.splitlines()[1].split()[2:]
+    sql("shop.duckdb", "INSERT INTO orders VALUES (100, 'new', 1, TIMESTAMP '2026-02-01')")
+    result = dpone("verify", "-s", "orders")
+    assert 0 == result.exit_code, result.stdout
+    assert ["100", "100", "1", "proven"] == result.stdout.splitlines()[1].split()[2:]
+
+
+def test_verify_of_a_stream_that_cannot_be_compared(dpone: Call) -> None:
     """Its error, and the exit code of a refusal."""
     sql("shop.duckdb", "DROP TABLE countries")
     result = dpone("verify", "-s", "countries")
@@ -244,7 +260,7 @@ def test_verify_of_a_stream_that_cannot_be_compared(folder: Path, dpone: Call) -
     assert "✗ schema [DP401]" in result.stderr
 
 
-def test_status(folder: Path, dpone: Call) -> None:
+def test_status(dpone: Call) -> None:
     """Never loaded; then when, how many rows, and up to where; and the runs made here."""
     assert "never loaded" in dpone("status").stdout
     dpone("run")
@@ -258,7 +274,7 @@ def test_status(folder: Path, dpone: Call) -> None:
     assert 100 == found["streams"][0]["receipt"]["rows"]["read"]
 
 
-def test_reset(folder: Path, dpone: Call) -> None:
+def test_reset(dpone: Call) -> None:
     """Needs a selection and a yes; then the next run loads everything, and no row is lost or doubled."""
     dpone("run")
     assert 2 == dpone("reset").exit_code
@@ -273,7 +289,7 @@ def test_reset(folder: Path, dpone: Call) -> None:
     same("orders", "id")
 
 
-def test_a_held_lock_is_temporary(folder: Path, dpone: Call) -> None:
+def test_a_held_lock_is_temporary(dpone: Call) -> None:
     """Exit code 75 while another process has the file; with --wait the run waits and succeeds."""
     code = "import duckdb, sys; c = duckdb.connect('lake.duckdb'); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -291,7 +307,7 @@ def test_a_held_lock_is_temporary(folder: Path, dpone: Call) -> None:
     same("orders", "id")
 
 
-def test_an_unexpected_error_is_one_sentence(folder: Path, dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_sentence(dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a traceback and without the text of the exception; --debug shows both."""
     monkeypatch.setenv("DPONE_DEBUG", "0")
 
@@ -306,7 +322,7 @@ def test_an_unexpected_error_is_one_sentence(folder: Path, dpone: Call, monkeypa
     assert "Traceback" in dpone("plan", "--debug").stderr
 
 
-def test_ctrl_c_in_a_command_without_a_run(folder: Path, dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_a_command_without_a_run(dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 130, no traceback."""
 
     def interrupted(*_args: object, **_options: object) -> None:
@@ -317,7 +333,7 @@ def test_ctrl_c_in_a_command_without_a_run(folder: Path, dpone: Call, monkeypatc
     assert (130, "interrupted\n") == (result.exit_code, result.stderr)
 
 
-def test_a_password_is_never_printed(folder: Path, dpone: Call) -> None:
+def test_a_password_is_never_printed(folder: Path) -> None:
     """Not in any output of any command, nor with -v and --debug."""
     url = "postgres://me:hunter2hunter2@127.0.0.1:1/shop"
     (folder / "dpone.yaml").write_text((folder / "dpone.yaml").read_text().replace("duckdb:///shop.duckdb", url))
@@ -339,17 +355,15 @@ def test_schema(dpone: Call) -> None:
 def test_connectors(dpone: Call) -> None:
     """Every connector, every capability, and the reason for each gap."""
     found = {item["name"]: item for item in document(dpone("connectors", "--json"))}
-    assert set(api.connectors()) == set(found)
+    assert set(connectors()) == set(found)
     text = dpone("connectors").stdout
-    for name, connector in api.connectors().items():
+    for name, connector in connectors().items():
         assert name in text
         assert connector.title in text
     assert "files write.merge: impossible: " in text
 
 
-def test_errors_of_the_api_are_errors_of_the_command(
-    folder: Path, dpone: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_the_api_are_errors_of_the_command(dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --log-format json they are one JSON line too."""
 
     def failing(*_args: object, **_options: object) -> None:

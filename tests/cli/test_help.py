@@ -15,10 +15,9 @@ from dpone import __version__
 from dpone.cli import cli
 from dpone.cli.commands import Command
 from dpone.cli.terminal import EXIT_CODES
-
 from tests.cli.conftest import Call, environment
 
-COMMANDS = "init check plan run copy verify status schema connectors reset completion".split()
+COMMANDS = ["init", "check", "plan", "run", "copy", "verify", "status", "schema", "connectors", "reset", "completion"]
 
 # CPU seconds. The slack is for machines that are busy: CPU time grows with them too.
 START_UP, SLACK = 0.15, 0.10

@@ -16,12 +16,14 @@ RUN = "0192f3aa-0000-7000-8000-000000000000"
 
 
 def record(*streams: StreamRecord) -> RunRecord:
+    """A run of these streams."""
     made = RunRecord(RUN, "shop", {}, {}, {}, "duckdb:///a", "duckdb:///b", streams=list(streams))
     made.time["duration_s"] = 12.44
     return made
 
 
 def loaded() -> StreamRecord:
+    """A stream that succeeded."""
     return StreamRecord(
         "main.orders",
         "succeeded",
@@ -34,6 +36,7 @@ def loaded() -> StreamRecord:
 
 
 def broken() -> StreamRecord:
+    """A stream that failed."""
     failure = {"category": "schema", "code": "DP401", "message": "gone", "where": "", "remedy": "", "retryable": False}
     return StreamRecord("main.x", "failed", failure=failure, phases={"describe_s": 0.1}, proof={"verdict": "unproven"})
 
@@ -42,9 +45,9 @@ def test_run_table() -> None:
     """The end of a run: the run id in the first line, counts with separators, a failure without counts."""
     expected = f"""\
 shop: duckdb:///a → duckdb:///b                     run {RUN}  12.4 s
-stream         read  staged    ins     upd  same  del      final  proof              time
-main.orders  60,000  60,000  5,000  55,000     0   12  1,204,988  proven (digest)   1.9 s
-main.x            —       —      —       —     —    —          —  failed: schema    0.1 s"""
+stream         read  staged    ins     upd  same  del      final  proof             time
+main.orders  60,000  60,000  5,000  55,000     0   12  1,204,988  proven (digest)  1.9 s
+main.x            —       —      —       —     —    —          —  failed: schema   0.1 s"""
     assert expected == render.run_table(record(loaded(), broken()))
 
 
@@ -130,10 +133,12 @@ def test_the_worst_of_several() -> None:
 
 
 def event(name: str, level: str = "debug", **fields: object) -> Event:
+    """An event of a run, or of its stream."""
     return Event(name, level, RUN, "shop", "" if name.startswith("run") else "orders", dict(fields), 0.0)  # type: ignore[arg-type]
 
 
 def healthy() -> list[Event]:
+    """The events of a stream without trouble that continues an open load."""
     finished = {"status": "succeeded", "rows": {"extracted": 9}, "changes": {"inserted": 9, "updated": 0}}
     return [
         event("stream.started", "info"),

@@ -1119,8 +1119,9 @@ REAPER = Reaper()
 
 @pytest.mark.parametrize("write", ["replace", "append"])
 @pytest.mark.parametrize("format_", ["csv", "parquet"])
-def test_death_at_every_step(tmp_path: Path, write: Any, format_: Any) -> None:
+def test_death_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, format_: Any) -> None:
     """Whatever the step, readers see the old rows or the new ones, and the rerun ends exact, without debris."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # the machine stays on, and there are some hundred loads
     columns, old = table_of({"id": ("int64", [1, 2, 3]), "v": ("text", ["a", None, ""])})
     _, new = table_of({"id": ("int64", [4, 5, 6, 7]), "v": ("text", ["b", "c", None, ""])})
     slices = [new.slice(0, 2), new.slice(2)]
@@ -1185,7 +1186,7 @@ def test_run_records(tmp_path: Path) -> None:
 
 def test_names_of_all_sorts(tmp_path: Path) -> None:
     """Column names with quotes, delimiters, line ends and other scripts survive in every format."""
-    names = ['q"u', "a,b", "two\nlines", "ż", "a.b", "'", " ", *string.punctuation]
+    names = ['q"u', "a,b", "two\nlines", "ż", "a.b", " ", *string.punctuation]
     columns, batch = table_of({name: ("int64", [1]) for name in names})
     for format_ in ("csv", "jsonl", "parquet"):
         config = FilesConfig(path=str(tmp_path / format_), format=format_)  # type: ignore[arg-type]

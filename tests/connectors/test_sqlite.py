@@ -772,9 +772,8 @@ def test_cursor_values_that_sort_apart_are_refused(tmp_path: Path, native: str, 
     stream = Stream("t", cursor="at")
     with closing(source(path)) as opened:
         schema = opened.describe(stream)
-        with pytest.raises(DataError, match="cursor at") as caught:
+        with pytest.raises(DataError, match="cursor at"):
             opened.open(stream, schema, Window(full=False))
-    assert "DP412" == caught.value.code
 
 
 # -- the sink --------------------------------------------------------------------------------------------------

@@ -308,6 +308,33 @@ def test_a_mistake_in_connections_yaml_has_its_position_there(folder: Path) -> N
     assert ("connections.yaml:3:3", "did you mean 'path'?") == (caught.value.where, caught.value.remedy)
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "where"),
+    [
+        ("- a\n", "DP102", "connections.yaml:1:1"),
+        ("a: b: c\n", "DP109", "connections.yaml:1:5"),
+        ("shop: ${env:}\n", "DP107", "connections.yaml:1:7"),
+        ("shop:\n", "DP102", "connections.yaml:1:1"),
+        ("# nothing\n", "DP104", "dpone.yaml:3:9"),
+    ],
+)
+def test_a_connections_file_that_is_not_one(folder: Path, text: str, code: str, where: str) -> None:
+    """Is refused in place; an empty one defines nothing."""
+    (folder / "connections.yaml").write_text(text)
+    with pytest.raises(ManifestError) as caught:
+        write(folder, "version: 1\npipeline: p\nsource: shop\nsink: duckdb:///x\nstreams: {a: }\n")
+    assert (code, where) == (caught.value.problems[0].code, caught.value.problems[0].where)
+
+
+def test_the_value_of_a_reference_is_not_shown_when_it_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been meant to be a URL."""
+    monkeypatch.setenv("SHOP", "h.example/hunter2")
+    for source in ("${env:SHOP}", {"connection": "${env:SHOP}"}):
+        found = problem(source=source)
+        assert ("DP104", "there is no connection '${env:SHOP}'") == found[:2]
+        assert "hunter2" not in found[2].lower()
+
+
 def test_variables_from_dotenv(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment comes first; what .env says never enters it."""
     monkeypatch.setenv("A", "environment")
@@ -392,6 +419,9 @@ def test_a_reference_in_a_key_is_refused(folder: Path) -> None:
         ({"source": {"conector": "duckdb", "path": "x"}}, "DP101", "did you mean 'connector'?"),
         ({"source": {"path": "x"}}, "DP106", "add 'connector: duckdb' or 'connection: NAME'"),
         ({"source": {"connector": "duckdb"}}, "DP106", "add 'path:', The database file."),
+        ({"source": {"connector": "files", "pth": "${env:X}"}}, "DP101", "did you mean 'path'?"),
+        ({"source": {"connector": "files", "format": "${env:X}"}}, "DP106", "add 'path:'"),
+        ({"source": {"connector": "files", "path": "x", "format": "jsonl", "quote": "x"}}, "DP102", "correct source"),
         ({"source": "sqlite"}, "DP104", "write a URL (sqlite://...), or a mapping with 'connector: sqlite'"),
         ({"source": "shp", "connections": {"shop": "sqlite:///x"}}, "DP104", "did you mean 'shop'?"),
         ({"source": "data.csv"}, "DP104", "define it under 'connections', set DPONE_CONNECTION_DATA_CSV"),
@@ -527,7 +557,7 @@ def test_checking_a_manifest_imports_no_driver_and_no_arrow(shop: Manifest) -> N
         from dpone.manifest.load import load_manifest
         manifest = load_manifest("dpone.yaml")
         manifest.source.config(), manifest.sink.config()
-        heavy = {"pyarrow", "duckdb", "psycopg", "sqlite3", "click", "rich"}
+        heavy = {"pyarrow", "duckdb", "psycopg", "numpy", "click", "rich"}
         print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
     """)
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

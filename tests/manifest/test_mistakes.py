@@ -312,14 +312,24 @@ def test_a_damaged_manifest_never_shows_its_secret() -> None:
     for _ in range(1500):
         text = WHOLE
         for _ in range(source.choice([1, 1, 2])):
-            index = source.randrange(len(text))
-            if SECRET in text[max(0, index - 20) : index + 20]:
-                index = (index + 40) % len(text)
+            places = [match.start() for match in re.finditer(SECRET, text)]
+            near = [place + offset for place in places for offset in (-3, -2, -1, len(SECRET), len(SECRET) + 1)]
+            index = source.choice(near) if source.random() < 0.1 else source.randrange(len(text))  # noqa: PLR2004
+            if any(place <= index < place + len(SECRET) for place in places):
+                continue
             insert = source.choice(
                 ["", "", "'", '"', "{", "[", ":", " ", "\n", "\t", "#", "&", "*", "!", "%", "- ", "@"]
             )
             text = text[:index] + insert + text[index + source.choice([0, 1]) :]
         says_no_secret(text)
+
+
+def test_an_escaped_reference_anywhere_gives_a_manifest_or_a_manifest_error() -> None:
+    """It is the literal text, which fits or does not."""
+    lines = WHOLE.splitlines()
+    for number, line in enumerate(lines):
+        for value in ("$${", "$${env:X}", "'x$${y'", '["$${x"]'):
+            says_no_secret("\n".join([*lines[:number], f"{line.partition(':')[0]}: {value}", *lines[number + 1 :]]))
 
 
 @settings(max_examples=300)
@@ -337,7 +347,23 @@ def test_any_value_anywhere_gives_a_manifest_or_a_manifest_error(data: st.DataOb
     number = data.draw(st.integers(0, len(lines) - 1))
     value = data.draw(
         st.sampled_from(
-            ["", "~", "[]", "{}", "0", "-1", "1e999", ".nan", "'${'", "${env:X}", "[[1]]", "{a: {b: c}}", "1" * 70]
+            [
+                "",
+                "~",
+                "[]",
+                "{}",
+                "0",
+                "-1",
+                "1e999",
+                ".nan",
+                "'${'",
+                "$${",
+                "'$${env:X}'",
+                "${env:X}",
+                "[[1]]",
+                "{a: {b: c}}",
+                "1" * 70,
+            ]
         )
         | st.text(alphabet="ab1:{}[]'\"$@/ ", max_size=12)
     )

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpone.manifest.document import Document
 from dpone.manifest.problems import ManifestError
-from dpone.manifest.yaml import MAX_BYTES, Document, parse, to_yaml
+from dpone.manifest.yaml import MAX_BYTES, parse, to_yaml
 
 
 def read(text: str | bytes) -> Document:

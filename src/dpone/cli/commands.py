@@ -21,7 +21,9 @@ from dpone.cli.terminal import (
     CHANGES,
     ENVIRONMENT,
     EXIT_CODES,
+    FAILED,
     OK,
+    REFUSED,
     UNPROVEN,
     Terminal,
     common,
@@ -328,7 +330,7 @@ def verify(terminal: Terminal, file: str, select: Sequence[str], exclude: Sequen
     code = UNPROVEN if different else worst(errors) or max((UNPROVEN for c in compared if c.skipped), default=OK)
     if terminal.as_json:
         streams = [
-            {"error": item.as_dict()}
+            {"stream": item.stream, "error": item.as_dict()}
             if isinstance(item, DponeError)
             else asdict(item)
             | {"source": str(item.source), "sink": str(item.sink), "source_rows": item.source.rows}
@@ -356,8 +358,8 @@ def status(terminal: Terminal, file: str, select: Sequence[str], exclude: Sequen
     manifest = terminal.load(file)
     streams = dpone.status(manifest, select=select, exclude=exclude)
     runs = dpone.history(manifest, limit=limit)
-    failures = [stream.failure for stream in streams if stream.failure]
-    code = 1 if failures else OK
+    failures = {stream.failure["category"] for stream in streams if stream.failure}
+    code = OK if not failures else REFUSED if failures <= {"config", "schema"} else FAILED
     if terminal.as_json:
         found = [asdict(stream) for stream in streams]
         terminal.document({"streams": _clean(terminal, found), "runs": runs, "exit_code": code})
@@ -379,7 +381,10 @@ def connectors(terminal: Terminal) -> None:
 
     Where one cannot do something, it says why and what to do instead.
     """
-    found = dpone.connectors()
+    # Not dpone.connectors: once a connector is loaded, that name is the package of them.
+    from dpone import installed_connectors as installed
+
+    found = installed()
     if not terminal.as_json:
         terminal.result(render.connectors_text(found))
         return
@@ -444,7 +449,7 @@ def _interactive() -> bool:
 
 
 def _clean(terminal: Terminal, value: Any) -> Any:
-    from dpone.cli.terminal import redacted
+    from dpone.events import redacted
 
     return redacted(value, terminal.redact)
 

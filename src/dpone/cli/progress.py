@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dpone.cli.render import event_line, number
-from dpone.cli.terminal import Terminal, redacted, write
+from dpone.cli.terminal import Terminal, write
+from dpone.events import redacted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dpone.engine.record import RunRecord, StreamRecord
     from dpone.errors import DponeError
     from dpone.events import Event
-    from dpone.sdk import Connector, Window
     from dpone.reconcile import Comparison
+    from dpone.sdk import Connector, Window
 
 WIDTH = 100
 _MESSAGE_LINES, _REMEDY_LINES = 4, 2  # with the place and a margin, a failure has at most 8 lines

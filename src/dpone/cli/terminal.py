@@ -22,6 +22,7 @@ import click
 import dpone
 from dpone.cli import render
 from dpone.errors import Cancelled, ConfigError, ConflictError, DponeError, InternalError, SchemaError
+from dpone.events import redacted
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -252,12 +253,3 @@ def write(stream: IO[str], text: str) -> None:
     else:
         text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # a name may hold a lone surrogate
     click.echo(text, file=stream)
-
-
-def redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """A JSON value with every text in it redacted. Numbers stay: a text like a port must not break a document."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {key: redacted(item, redact) for key, item in value.items()}
-    return [redacted(item, redact) for item in value] if isinstance(value, list | tuple) else value

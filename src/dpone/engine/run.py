@@ -24,6 +24,7 @@ from dpone.engine.plan import StreamPlan, decide, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
+from dpone.events import redacted
 from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
 from dpone.sql.dialect import Dialect
 from dpone.strategy import Balance
@@ -77,7 +78,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
     except DponeError as error:
         _fail(context, record, error)
     except Exception as error:
-        if os.environ.get("DPONE_DEBUG"):
+        if os.environ.get("DPONE_DEBUG", "0") not in ("", "0"):
             raise
         unexpected = InternalError(
             f"{type(error).__name__} in {config.name}", remedy="run with --debug for the traceback, and report it"
@@ -94,10 +95,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
 
 
 def _fail(context: Context, record: StreamRecord, error: DponeError) -> None:
-    record.failure = {
-        key: context.manifest.redact(value) if isinstance(value, str) else value
-        for key, value in error.as_dict().items()
-    }
+    record.failure = redacted(error.as_dict(), context.manifest.redact)
     record.status = "cancelled" if isinstance(error, Cancelled) else "failed"
     record.changes, record.balance, record.proof = {}, {}, {"verdict": "unproven", "reason": "not committed"}
     if context.fail_fast:
@@ -351,7 +349,8 @@ def _record_in_sink(context: Context, claim: Claim, record: StreamRecord, error:
         return
     status: Status = "cancelled" if isinstance(error, Cancelled) else "failed"
     failure = error.as_dict() if isinstance(error, DponeError) else {"category": "internal"}
-    document = context.manifest.redact(json.dumps(asdict(replace(record, status=status, failure=failure))))
+    ended = asdict(replace(record, status=status, failure=failure))
+    document = json.dumps(redacted(ended, context.manifest.redact))
     try:
         claim.record(context.record.run_id, status, document)
     except DponeError:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from dpone.manifest import models
+from dpone.manifest.document import Document, KeyPath, scalars
 from dpone.manifest.problems import ManifestError, Problem, shown, suggest
 from dpone.manifest.secrets import ReferenceProblem, Secrets, check_references, has_reference, mask
-from dpone.manifest.yaml import Document, KeyPath, core_scalar, scalars
+from dpone.manifest.yaml import core_scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -50,6 +51,7 @@ class Checker:
     def __init__(self, secrets: Secrets) -> None:
         self.secrets = secrets
         self.problems: list[Problem] = []
+        self._unresolved: set[tuple[str, KeyPath]] = set()
 
     def fresh(self) -> Checker:
         """A checker without problems."""
@@ -96,12 +98,18 @@ class Checker:
         try:
             check_references(text)
         except ReferenceProblem:  # already reported by check_references
+            self._unresolved.add((document.name, path))
             return text
         try:
             return self.secrets.resolve(text, secret=not _NAMES.intersection(path[-2:]))
         except ReferenceProblem as problem:
             self.add(document, "DP107", problem.message, path, found=text, help=problem.help)
+            self._unresolved.add((document.name, path))
             return text
+
+    def is_unresolved(self, document: Document, path: KeyPath) -> bool:
+        """Whether the text at a path still is a reference because there was a problem with it."""
+        return (document.name, path) in self._unresolved
 
     def resolved(self, document: Document, data: Any, path: KeyPath) -> Any:
         """Data with the references in all of its texts resolved."""
@@ -116,21 +124,23 @@ class Checker:
     ) -> _Model | None:
         """An instance of the model, or None and a problem for everything wrong.
 
-        `written` is the data before references were resolved. A text that came from one and does not fit is tried
-        as what it would be in YAML, so that a port may be `${env:PORT}`. What is still a reference is not judged.
+        `written` is the data before references were resolved, or the data itself when they are not resolved yet. A
+        text that came from a reference and does not fit is tried as what it would be in YAML, so that a port may be
+        `${env:PORT}`. What is still a reference is not judged.
         """
         instance, errors = _try(model, data)
-        from_reference = {inner for inner, text in scalars(written) if isinstance(text, str) and has_reference(text)}
-        if errors and from_reference:
+        referring = {inner for inner, text in scalars(written) if isinstance(text, str) and has_reference(text)}
+        unknown = {inner for inner in referring if written is data or self.is_unresolved(document, (*path, *inner))}
+        if errors and referring - unknown:
             data = copy.deepcopy(data)
             for error in errors:
                 inner = _locate(data, error["loc"])
                 text = _get(data, inner)
-                if inner in from_reference and isinstance(text, str) and not has_reference(text):
+                if inner in referring - unknown and isinstance(text, str):
                     _set(data, inner, core_scalar(text))
             instance, errors = _try(model, data)
-        translator = _Translator(self, model, data, document, path, written if from_reference else None)
-        translator.report(errors)
+        judged = [error for error in errors if not _depends(error, _locate(data, error["loc"]), unknown)]
+        _Translator(self, model, data, document, path, written if referring else None).report(judged)
         return instance
 
 
@@ -152,6 +162,13 @@ def _locate(data: Any, location: Iterable[str | int]) -> KeyPath:
             path.append(piece)
             data = data[piece]
     return tuple(path)
+
+
+def _depends(error: ErrorDetails, path: KeyPath, unknown: set[KeyPath]) -> bool:
+    """Whether an error may vanish when unknown values become known: its own, or one of a rule over several settings."""
+    if error["type"] in ("missing", "extra_forbidden"):
+        return False
+    return path in unknown or (not path and bool(unknown))
 
 
 def _get(data: Any, path: KeyPath) -> Any:
@@ -232,10 +249,6 @@ class _Translator:
 
     def _wrong_value(self, path: KeyPath, error: ErrorDetails) -> None:
         value = _get(self._data, path)
-        if isinstance(value, str) and has_reference(value):
-            return  # undefined, reported as such; or not resolved yet
-        if not path and self._written is not None:
-            return  # a rule over several settings, some of which are not known yet
         name = _name((*self._path, *path))
         found = self._found(path, value, error["type"])
         field = self._field(path)

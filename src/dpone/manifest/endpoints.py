@@ -17,9 +17,10 @@ from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 from dpone.errors import ConfigError
 from dpone.manifest import models
 from dpone.manifest.check import MAX_PROBLEMS, PLAIN_KEYS, Checker, kind_of
+from dpone.manifest.document import Document, KeyPath, display_path, scalars
 from dpone.manifest.problems import ManifestError, shown, suggest
 from dpone.manifest.secrets import ReferenceProblem, has_reference, is_reference, mask, scheme_of
-from dpone.manifest.yaml import Document, KeyPath, display_path, open_document, scalars
+from dpone.manifest.yaml import open_document
 from dpone.sdk.registry import connector_for, connectors
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ class Endpoints:
             return self._reference(data, path)
         if isinstance(data, str) and not scheme_of(data):
             text = self._checker.resolve(self._document, data, path)
-            if has_reference(text):
+            if self._checker.is_unresolved(self._document, path):
                 return None
             if not scheme_of(text):
-                return self._connection(text, path)
+                return self._connection(text, path, data)
         return self._endpoint(_Place(self._document, path, "", data))
 
     def check_unused(self) -> None:
@@ -111,9 +112,9 @@ class Endpoints:
             document.reveal((*path, key))
         resolved = checker.resolved(document, data, path)
         reference = checker.validate(models.ConnectionRef, resolved, document, path, written=data)
-        if reference is None or has_reference(reference.connection):
+        if reference is None or checker.is_unresolved(document, (*path, "connection")):
             return None
-        endpoint = self._connection(reference.connection, (*path, "connection"))
+        endpoint = self._connection(reference.connection, (*path, "connection"), data["connection"])
         return endpoint.with_schema(reference.schema_) if endpoint and reference.schema_ else endpoint
 
     def _nameless(self, document: Document, path: KeyPath, data: dict[str, Any], words: list[str]) -> None:
@@ -129,8 +130,11 @@ class Endpoints:
         message = f"{shown(str(path[-1]))} names no {' and no '.join(words)}"
         self._checker.add(document, "DP106", message, path, found="nothing", help=f"add {help_}", key=True)
 
-    def _connection(self, name: str, path: KeyPath) -> Endpoint | None:
-        """A connection by name: from the environment, the manifest, or connections.yaml, in this order."""
+    def _connection(self, name: str, path: KeyPath, written: str) -> Endpoint | None:
+        """A connection by name: from the environment, the manifest, or connections.yaml, in this order.
+
+        `written` is the name before references were resolved, which is what messages show.
+        """
         variable = "DPONE_CONNECTION_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
         try:
             from_environment = self._checker.secrets.variable(variable) is not None
@@ -152,8 +156,9 @@ class Endpoints:
             scheme = next(iter(connectors()[name.lower()].schemes), name)
             help_ = f"write a URL ({scheme}://...), or a mapping with 'connector: {name.lower()}'"
         else:
+            variable = "DPONE_CONNECTION_NAME" if has_reference(written) else variable
             help_ = f"define it under 'connections', set {variable}, or write a URL (scheme://...)"
-        masked = mask(name) if "@" in name else name
+        masked = mask(written)
         message = f"there is no connection {shown(masked)}"
         self._checker.add(self._document, "DP104", message, path, found=masked, help=help_)
         return None
@@ -208,7 +213,7 @@ class Endpoints:
         resolved = text if scheme_of(text) else checker.resolve(document, text, path)
         scheme = scheme_of(resolved)
         if not scheme:
-            if not has_reference(resolved):
+            if not checker.is_unresolved(document, path):
                 checker.add(document, "DP103", f"{shown(place.name)} is not a URL", path, help=_A_URL)
             return None
         connector = self._connector(document, path, scheme, url=True)
@@ -286,7 +291,7 @@ def _deferred(checker: Checker, settings: Callable[[Checker], Any]) -> Any:
 
 def _url_settings(connector: Connector, document: Document, path: KeyPath, text: str, checker: Checker) -> Any:
     url = checker.resolve(document, text, path)
-    if checker.problems and has_reference(url):
+    if checker.is_unresolved(document, path):
         return None
     checker.secrets.remember_url(url)
     redact = checker.secrets.redactor.redact

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.manifest import models
 from dpone.manifest.check import Checker, kind_of
+from dpone.manifest.document import Document, KeyPath
 from dpone.manifest.endpoints import Endpoint, Endpoints
 from dpone.manifest.problems import ManifestError, Problem, render_problems, shown
 from dpone.manifest.secrets import Secrets
-from dpone.manifest.yaml import Document, KeyPath, from_data, open_document
+from dpone.manifest.yaml import from_data, open_document
 
 if TYPE_CHECKING:
     import os

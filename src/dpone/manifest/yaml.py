@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,13 @@ import yaml
 from yaml._yaml import CParser
 from yaml.cyaml import CSafeDumper
 
+from dpone.manifest.document import MAX_LINE, Document, KeyPath, Span, display_path
 from dpone.manifest.problems import ManifestError, Problem, dotted, shown
 from dpone.manifest.secrets import mask
-
-KeyPath = tuple["str | int", ...]
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_DIGITS = 64
-MAX_LINE = 4096  # longer lines are not shown in excerpts
 MAX_VALUES = 100_000
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -63,140 +60,6 @@ _HELP = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of the text, from (line, column) to before (last, end), counted from 0."""
-
-    line: int
-    column: int
-    last: int
-    end: int
-
-
-@dataclass(slots=True)
-class Document:
-    """Parsed data and where each part of it stands.
-
-    `name` is how the file is called in messages. `data` consists of dict, list, str, int, float, bool and None.
-    """
-
-    name: str
-    data: Any = None
-    sha256: str = ""
-    keys: dict[KeyPath, Span] = field(default_factory=dict)
-    values: dict[KeyPath, Span] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    _hidden: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
-
-    def hide(self, path: KeyPath) -> None:
-        """Keep a value out of every excerpt from now on."""
-        for line, column, end in self._stretches(path):
-            self._hidden.setdefault(line, set()).add((column, end))
-
-    def reveal(self, path: KeyPath) -> None:
-        """Let a hidden value be shown: it is known not to be a secret."""
-        for line, column, end in self._stretches(path):
-            self._hidden.get(line, set()).discard((column, end))
-
-    def _stretches(self, path: KeyPath) -> Iterator[tuple[int, int, int]]:
-        span = self.values.get(path)
-        if span is None:
-            return
-        for line in range(span.line, min(span.last, len(self.lines) - 1) + 1):
-            column = span.column if line == span.line else 0
-            end = span.end if line == span.last else len(self.lines[line])
-            if end > column:
-                yield line, column, end
-
-    def span(self, path: KeyPath, *, key: bool = False) -> Span | None:
-        """Where a value stands; with `key`, its key. The nearest thing around it when it is not in the text.
-
-        A value that is empty, or starts on a line below its key, is placed at the key.
-        """
-        while path:
-            at_key, at_value = self.keys.get(path), self.values.get(path)
-            if at_key and (key or at_value is None or at_value.line > at_key.line or _empty(at_value)):
-                return at_key
-            if at_value:
-                return at_value
-            path = path[:-1]
-        return self.values.get(())
-
-    def has(self, path: KeyPath) -> bool:
-        """Whether the data has something at this path."""
-        data = self.data
-        for piece in path:
-            if isinstance(data, dict) and piece in data:
-                data = data[str(piece)]
-            elif isinstance(data, list) and isinstance(piece, int) and 0 <= piece < len(data):
-                data = data[piece]
-            else:
-                return False
-        return True
-
-    def where(self, path: KeyPath, *, key: bool = False) -> str:
-        """`dpone.yaml:8:5`; the key path when the data came from no file."""
-        span = self.span(path, key=key)
-        return f"{self.name}:{span.line + 1}:{span.column + 1}" if span else dotted(path) or self.name
-
-    def problem(
-        self,
-        code: str,
-        message: str,
-        path: KeyPath,
-        *,
-        found: str = "",
-        help: str = "",  # noqa: A002 - the field's name
-        key: bool = False,
-        width: int = 0,
-    ) -> Problem:
-        """A problem at a value, or with `key` at its key. `width` underlines less than all of it."""
-        span = self.span(path, key=key)
-        if span is None:
-            return Problem(code, message, self.name, key_path=dotted(path), found=found, help=help)
-        excerpt, caret, full_width = self._excerpt(span)
-        return Problem(
-            code=code,
-            message=message,
-            path=self.name,
-            line=span.line + 1,
-            column=span.column + 1,
-            key_path=dotted(path),
-            found=found,
-            help=help,
-            excerpt=excerpt,
-            caret=caret,
-            width=min(width, full_width) or full_width,
-        )
-
-    def _excerpt(self, span: Span) -> tuple[str, int, int]:
-        """The first line of a span without secrets, where in it the span begins, and how wide it is there."""
-        line = self.lines[span.line]
-        if len(line) > MAX_LINE:
-            return "", 0, 1
-        end = span.end if span.last == span.line else len(line)
-        before = self._shown(span.line, 0, span.column)
-        inside = self._shown(span.line, span.column, end)
-        text = mask(before + inside + self._shown(span.line, end, len(line)))
-        caret = min(len(mask(before)), len(text))
-        clean = "".join(letter if letter.isprintable() else " " for letter in text)
-        return clean, caret, max(1, min(len(mask(inside).rstrip()), len(text) - caret))
-
-    def _shown(self, line: int, start: int, end: int) -> str:
-        """A part of a line with `***` for what is hidden in it."""
-        text, at = "", start
-        for hidden, stop in sorted(self._hidden.get(line, ())):
-            if stop <= at or hidden >= end:
-                continue
-            text += self.lines[line][at : max(at, hidden)] + "***"
-            at = min(stop, end)
-        return text + self.lines[line][at:end]
-
-
-def _empty(span: Span) -> bool:
-    return (span.line, span.column) == (span.last, span.end)
-
-
 def open_document(file: Path) -> Document:
     """Read and parse a file. Raises ManifestError when it cannot be read, or `parse` refuses it."""
     name = display_path(file)
@@ -216,13 +79,6 @@ def open_document(file: Path) -> Document:
     document = parse(content, name)
     document.sha256 = hashlib.sha256(content).hexdigest()
     return document
-
-
-def display_path(file: Path) -> str:
-    """A path for messages: relative where it can be, without control characters."""
-    if file.is_absolute() and file.is_relative_to(Path.cwd()):
-        file = file.relative_to(Path.cwd())
-    return "".join(letter if letter.isprintable() else "?" for letter in str(file))
 
 
 def parse(content: bytes, name: str) -> Document:
@@ -338,7 +194,7 @@ class _Builder:
         if len(path) > MAX_DEPTH:  # only through aliases: the parser stops at the same depth
             self._refuse(path, f"nested deeper than {MAX_DEPTH} levels", "do not alias (*name) an anchor inside itself")
         if _has_tag(node, self._document.lines):
-            self._add("DP112", "YAML tags are refused", path, shown(node.tag), "remove the word that begins with '!'")
+            self._add("DP112", "YAML tags are refused", path, "a tag", "remove the word that begins with '!'")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -369,7 +225,7 @@ class _Builder:
             self._document.values[inner] = self._span(value_node)
             if _has_tag(key_node, self._document.lines):
                 help_ = "remove the word that begins with '!'"
-                self._add("DP112", "YAML tags are refused", inner, shown(key_node.tag), help_, key=True)
+                self._add("DP112", "YAML tags are refused", inner, "a tag", help_, key=True)
             if key == "<<" and key_node.tag == _PLAIN:
                 help_ = "write the keys out, or put them under 'defaults'"
                 self._add("DP112", "YAML merge keys are refused", inner, "'<<'", help_, key=True)
@@ -575,15 +431,3 @@ _Dumper.add_representer(dict, _represent_dict)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _exactly(_DIGITS), list("-+0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:int", _exactly(_BASED), ["0"])
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _exactly(_FLOAT), list("-+.0123456789"))
-
-
-def scalars(data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every scalar of parsed data with its path."""
-    if isinstance(data, dict):
-        for key, value in data.items():
-            yield from scalars(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from scalars(value, (*path, index))
-    else:
-        yield path, data

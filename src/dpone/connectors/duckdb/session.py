@@ -21,7 +21,7 @@ from dpone.arrow.types import arrow_schema
 from dpone.connectors.duckdb.config import DuckDBConfig
 from dpone.connectors.duckdb.dialect import DuckDBDialect, travels_as_arrow
 from dpone.connectors.duckdb.errors import mapped
-from dpone.errors import SourceUnavailable
+from dpone.errors import ConfigError, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
@@ -134,8 +134,7 @@ def _connect(config: DuckDBConfig, *, read_only: bool) -> duckdb.DuckDBPyConnect
     act = f"opening duckdb {config.path}"
     if read_only and not path.exists():
         raise SourceUnavailable(f"{act}: the file does not exist", remedy="check the path of the connection")
-    if not path.parent.exists():
-        raise SourceUnavailable(f"{act}: the folder {path.parent} does not exist", remedy="create the folder")
+    check_folder(path, act)
     with mapped(act):
         try:
             connection = duckdb.connect(str(path), read_only=read_only)
@@ -146,6 +145,12 @@ def _connect(config: DuckDBConfig, *, read_only: bool) -> duckdb.DuckDBPyConnect
         connection.execute(f"SET memory_limit = '{config.memory_limit}'")
         connection.execute("SET preserve_insertion_order = true")
     return connection
+
+
+def check_folder(path: Path, act: str) -> None:
+    """Raise ConfigError when the folder of a file does not exist."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{act}: the folder {path.parent} does not exist", remedy="create the folder", code="DP140")
 
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

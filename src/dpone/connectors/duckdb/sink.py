@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpone.connectors.duckdb.config import DuckDBConfig
-from dpone.connectors.duckdb.session import DuckDBSession
+from dpone.connectors.duckdb.dialect import DuckDBDialect
+from dpone.connectors.duckdb.session import DuckDBSession, check_folder
 from dpone.errors import SchemaError
 from dpone.sdk import Column, Digest, Receipt, StreamKey, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
@@ -25,17 +26,23 @@ class DuckDBSink:
 
     def __init__(self, config: DuckDBConfig) -> None:
         self._config = config
-        self._session = DuckDBSession(config, read_only=False)
+        self._path = Path(config.path)
+        self._open: DuckDBSession | None = DuckDBSession(config, read_only=False) if self._path.exists() else None
         self._locks: list[OsLock] = []
+        self.dialect: Dialect = DuckDBDialect()
 
     @property
-    def dialect(self) -> Dialect:
-        """DuckDB's."""
-        return self._session.dialect
+    def _session(self) -> DuckDBSession:
+        """The connection. A file that does not exist yet is made here, for a claim: a plan makes none."""
+        if self._open is None:
+            self._open = DuckDBSession(self._config, read_only=False)
+        return self._open
 
     def describe(self, target: Table) -> TargetSchema | None:
         """The existing table, or None."""
         self._need_schema(target.schema)
+        if self._open is None:
+            return None
         rows = self._session.rows(
             "SELECT column_name, data_type, is_nullable, column_default FROM duckdb_columns() "
             "WHERE database_name = current_database() AND schema_name = ? AND table_name = ? ORDER BY column_index",
@@ -57,6 +64,8 @@ class DuckDBSink:
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """The last receipt, read without the lock."""
         schema = key.target.schema
+        if self._open is None:
+            return None
         found = self._session.rows(
             "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
             "AND table_name = '_dpone_meta'",
@@ -71,8 +80,7 @@ class DuckDBSink:
     def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> SqlClaim:
         """Take the stream's lock."""
         name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
-        path = Path(self._config.path)
-        lock = OsLock(path.with_name(f"{path.name}.dpone-{name}.lock"), holder)
+        lock = OsLock(self._path.with_name(f"{self._path.name}.dpone-{name}.lock"), holder, run_id)
         lock.acquire(wait)
         self._locks.append(lock)
         if self._config.create_schema:
@@ -91,14 +99,18 @@ class DuckDBSink:
 
     def close(self) -> None:
         """Give locks back and close the connection."""
-        self._session.close()
+        if self._open is not None:
+            self._open.close()
         for lock in self._locks:
             lock.release()
 
     def _need_schema(self, schema: str) -> None:
-        found = self._session.rows(
-            "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", (schema,)
-        )
+        if self._open is None:
+            check_folder(self._path, f"opening duckdb {self._config.path}")
+            found = schema == "main"
+        else:
+            sql = "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?"
+            found = bool(self._open.rows(sql, (schema,)))
         if not found and not self._config.create_schema:
             raise SchemaError(
                 f"schema {schema} does not exist in {self._config.path}",

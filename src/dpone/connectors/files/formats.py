@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 8 << 20
 RECORD_BYTES = 256 << 20
 GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20  # what one Parquet row group gathers
-_LOGICAL = b"dpone.logical"
 _CAST_REMEDY = "declare it: columns: {{cast: {{{name}: {type}}}}}, or types: of the connection"
 
 
@@ -79,7 +77,7 @@ def blocks(stream: Any, where: str, quote: str = "", delimiter: str = ",") -> It
         rest = data[cut:]
         if len(rest) > RECORD_BYTES:
             raise DataError(
-                f"{where}: the record after line {line} is longer than {RECORD_BYTES >> 20} MiB, or a quote is not closed",
+                f"{where}: after line {line} a record is over {RECORD_BYTES >> 20} MiB long, or a quote is not closed",
                 where=where,
                 remedy="check the quotes, and that lines end in a line feed",
             )
@@ -137,8 +135,9 @@ def _check_quotes(data: bytes, quotes: pa.Array, quote: str, delimiter: str, pla
         wrong = wrong if len(wrong) else inner.filter(pc.invert(pc.is_in(around.take(pc.add(inner, 1)), neighbours)))
         bad = wrong[0].as_py() if len(wrong) else None
     if bad is not None:
+        number = line + data.count(b"\n", 0, bad) + 1
         raise DataError(
-            f"{where}: a quote inside a value, or one that is not closed, near line {line + data.count(bytes([10]), 0, bad) + 1}",
+            f"{where}: line {number} has a quote inside a value, or one that is not closed",
             where=where,
             remedy='values with quotes are written in quotes, with "" for each; set quote: "" when nothing is quoted',
         )
@@ -274,7 +273,7 @@ def read_csv(path: Path, layout: Layout, columns: Sequence[Column], where: str) 
 NESTED = "json value"  # Column.native: the JSON text of whatever stands there
 
 
-class _Literal(str):
+class Literal(str):
     """A number as it is written."""
 
     __slots__ = ()
@@ -284,41 +283,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_float=_Literal, parse_constant=_no_constant)
-
-
-def infer_json(objects: Iterable[dict[str, Any]]) -> tuple[Column, ...]:
-    """The columns of sampled JSON objects, in order of first appearance."""
-    found: dict[str, list[Any]] = {}
-    for row in objects:
-        for name, value in row.items():
-            found.setdefault(name, []).append(value)
-    return tuple(_json_column(name, sample) for name, sample in found.items())
-
-
-def _json_column(name: str, sample: list[Any]) -> Column:
-    kinds = set(map(type, sample)) - {type(None)}
-    if kinds <= {str}:
-        return Column(name, pa.string(), native="json string")
-    if kinds == {bool}:
-        return Column(name, pa.bool_(), native="json boolean")
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in sample if value is not None):
-        return Column(name, pa.int64(), native="json integer")
-    if kinds <= {int, _Literal}:
-        places, digits = _decimal_size([str(value) for value in sample if value is not None])
-        scale = 0 if kinds == {int} else values.decimal_scale(places)
-        if scale is not None and digits + scale <= 38:  # noqa: PLR2004 - the widest decimal
-            return Column(name, pa.decimal128(38, scale), native="json number")
-    return Column(
-        name, pa.string(), logical="json", native=NESTED, fidelity="widened", note="the JSON text of the value"
-    )
-
-
-def _decimal_size(literals: list[str]) -> tuple[int, int]:
-    """The most digits after and before the point."""
-    parts = [Decimal(literal).as_tuple() for literal in literals]
-    exponents = [(len(part.digits), int(part.exponent)) for part in parts]
-    return max(-min(e, 0) for _, e in exponents), max(max(n + e, 0) for n, e in exponents)
+_DECODER = json.JSONDecoder(parse_float=Literal, parse_constant=_no_constant)
 
 
 def sample_json(stream: Any, rows: int, size: int, where: str) -> tuple[list[dict[str, Any]], int]:
@@ -331,7 +296,7 @@ def sample_json(stream: Any, rows: int, size: int, where: str) -> tuple[list[dic
         try:
             objects += map(_DECODER.decode, lines)
         except ValueError as error:
-            raise _not_json(block, where) from error
+            raise _not_json(where, block.line + 1) from error
         if len(objects) >= rows or taken >= size:
             break
     if any(type(value) is not dict for value in objects):
@@ -339,9 +304,9 @@ def sample_json(stream: Any, rows: int, size: int, where: str) -> tuple[list[dic
     return objects, taken
 
 
-def _not_json(block: Block, where: str) -> DataError:
+def _not_json(where: str, line: int) -> DataError:
     return DataError(
-        f"{where}: after line {block.line} a line is not one JSON object",
+        f"{where}: a line at or after line {line} is not one JSON object",
         where=where,
         remedy="write one object per line",
     )
@@ -370,14 +335,14 @@ def read_jsonl(
             if not lines.strip():
                 continue
             if lines.startswith("null") or "\nnull" in lines:  # pyarrow takes it as an object without keys
-                raise _not_json(block, where)
+                raise _not_json(where, block.line + 1)
             table = _parse_json(block, schema, "ignore" if opaque else "error", where)
             arrays = {column.name: values.one(table[column.name]) for column in scalars}
             if opaque:
                 _check_keys(lines, [column.name for column in known], table.num_rows, block, where)
             for column in scalars:
                 if column.native == "json number" and f'"{column.name}"' in lines:
-                    _refuse_strings(lines, column, where)
+                    _refuse_strings(lines, column, block, where)
             if nested:
                 arrays |= _nested(lines, nested, block, where)
             out = [
@@ -401,65 +366,57 @@ def _json_values(array: pa.Array, column: Column, where: str) -> pa.Array:
 
 def _parse_json(block: Block, schema: pa.Schema, unexpected: str, where: str) -> pa.Table:
     try:
-        return pajson.read_json(
-            pa.BufferReader(block.data),
-            read_options=pajson.ReadOptions(block_size=len(block.data) + 1),
-            parse_options=pajson.ParseOptions(
-                explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior=unexpected
-            ),
-        )
+        return _pyarrow_json(block.data, schema, unexpected)
     except pa.ArrowInvalid as error:
-        raise _json_problem(block, schema, str(error), where) from error
+        raise _json_problem(block, schema, where, strict=unexpected == "error") from error
 
 
-def _json_problem(block: Block, schema: pa.Schema, text: str, where: str) -> DataError:
-    """Which column was meant: pyarrow's text names it at most in passing, and may hold the value."""
-    objects = []
-    for number, line in enumerate(block.data.decode().split("\n")):
+def _json_problem(block: Block, schema: pa.Schema, where: str, *, strict: bool) -> DataError:
+    """The line and the column that pyarrow meant: its own text may hold the value, and knows no line of the file."""
+    for number, line in enumerate(block.data.decode().split("\n"), block.line + 1):
         if not line.strip():
             continue
         try:
-            row = json.JSONDecoder(parse_float=_Literal).decode(line.strip())
+            row = _DECODER.decode(line.strip())
         except ValueError:
             row = None
         if type(row) is not dict:
-            message = f"{where}: line {block.line + number + 1} is not one JSON object"
-            return DataError(message, where=where, remedy="write one object per line")
-        objects.append((block.line + number + 1, line, row))
-    for line_number, line, row in objects:
-        try:
-            pajson.read_json(
-                pa.BufferReader(line.encode()),
-                parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-                read_options=pajson.ReadOptions(block_size=len(line.encode()) + 2),
+            break
+        new = [key for key in row if strict and key not in schema.names]
+        if new:
+            return _new_key(new[0], f"line {number}", where)
+        if not _readable(line, schema):
+            wrong = [field for field in schema if field.name in row and not _readable(line, pa.schema([field]))]
+            if not wrong:
+                break
+            name = wrong[0].name
+            return DataError(
+                f"{where}: line {number}, column {name} has a value that is not exactly one {wrong[0].type}",
+                where=f"{where}, column {name}",
+                remedy=_CAST_REMEDY.format(name=name, type="json"),
             )
-        except pa.ArrowInvalid:
-            return _bad_field(line, line_number, row, schema, where)
-        new = [key for key in row if key not in schema.names]
-        if new and "unexpected field" in text:
-            return _new_key(new[0], f"line {line_number}", where)
-    message = f"{where}: after line {block.line} there is text that is not JSON"
-    return DataError(message, where=where, remedy="write one object per line")
+    else:
+        number = block.line + 1
+    return _not_json(where, number)
 
 
-def _bad_field(line: str, number: int, row: dict[str, Any], schema: pa.Schema, where: str) -> DataError:
-    for field in schema:
-        try:
-            pajson.read_json(
-                pa.BufferReader(line.encode()),
-                parse_options=pajson.ParseOptions(
-                    explicit_schema=pa.schema([field]), unexpected_field_behavior="ignore"
-                ),
-                read_options=pajson.ReadOptions(block_size=len(line.encode()) + 2),
-            )
-        except pa.ArrowInvalid:
-            if field.name in row:
-                return DataError(
-                    f"{where}: line {number}, column {field.name} has a value that is not exactly one {field.type}",
-                    where=f"{where}, column {field.name}",
-                    remedy=_CAST_REMEDY.format(name=field.name, type="json"),
-                )
-    return DataError(f"{where}: line {number} is not one JSON object", where=where, remedy="correct the line")
+def _readable(line: str, schema: pa.Schema) -> bool:
+    data = line.encode()
+    try:
+        _pyarrow_json(data, schema, "ignore")
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _pyarrow_json(data: bytes, schema: pa.Schema, unexpected: str) -> pa.Table:
+    return pajson.read_json(
+        pa.BufferReader(data),
+        read_options=pajson.ReadOptions(block_size=len(data) + 1),
+        parse_options=pajson.ParseOptions(
+            explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior=unexpected
+        ),
+    )
 
 
 def _new_key(name: str, place: str, where: str) -> DataError:
@@ -485,15 +442,15 @@ def _check_keys(lines: str, known: list[str], rows: int, block: Block, where: st
             {"v": pa.array([lines])},
         ).to_pylist()[0]
     except ValueError as error:
-        raise _not_json(block, where) from error
+        raise _not_json(where, block.line + 1) from error
     if found["rows"] != rows or found["twice"]:
-        raise _not_json(block, where)
+        raise _not_json(where, block.line + 1)
     new = sorted(set(found["names"] or ()) - set(known))
     if new:
         raise _new_key(new[0], f"a line after line {block.line}", where)
 
 
-def _refuse_strings(lines: str, column: Column, where: str) -> None:
+def _refuse_strings(lines: str, column: Column, block: Block, where: str) -> None:
     """Refuse what pyarrow would take: it reads the string "1.50" as the decimal 1.5, which is another value."""
     if not pc.match_substring_regex(pa.array([lines]), _escaped(column.name) + r'\s*:\s*"')[0].as_py():
         return
@@ -501,7 +458,7 @@ def _refuse_strings(lines: str, column: Column, where: str) -> None:
     query = f"SELECT bool_or(json_type(line, '{pointer}') = 'VARCHAR') AS v FROM {_ROWS}"
     if values.sql(query, {"v": pa.array([lines])})["v"][0].as_py():
         raise DataError(
-            f"{where}: column {column.name} has a string among its numbers",
+            f"{where}: after line {block.line} column {column.name} has a string among its numbers",
             where=f"{where}, column {column.name}",
             remedy=_CAST_REMEDY.format(name=column.name, type="json"),
         )
@@ -529,7 +486,7 @@ def _nested(lines: str, columns: Sequence[Column], block: Block, where: str) -> 
     try:
         table = values.sql(query, {"v": pa.array([lines])})
     except ValueError as error:
-        raise _not_json(block, where) from error
+        raise _not_json(where, block.line + 1) from error
     arrays = {column.name: values.one(table[name]) for column, name in zip(columns, names, strict=True)}
     doubtful = values.one(table["line_"])
     if doubtful.null_count < len(doubtful):
@@ -543,7 +500,7 @@ def _nested(lines: str, columns: Sequence[Column], block: Block, where: str) -> 
 
 def _dump(value: Any) -> str:
     """JSON text with numbers as they were written; only for the rare rows whose numbers DuckDB might shorten."""
-    if type(value) is _Literal:
+    if type(value) is Literal:
         return str(value)
     if type(value) is dict:
         return "{" + ",".join(f"{_dump(key)}:{_dump(item)}" for key, item in value.items()) + "}"
@@ -563,89 +520,6 @@ def count_jsonl(path: Path, layout: Layout, where: str) -> int:
 
 
 # -- Parquet ---------------------------------------------------------------------------------------------------
-
-
-def canonical(field: pa.Field) -> Column:  # noqa: PLR0911 - one answer per family
-    """The column that a Parquet (Arrow) field is read as."""
-    name, native = field.name, str(field.type)
-    logical = (field.metadata or {}).get(_LOGICAL, b"").decode()
-    type_ = field.type
-    if isinstance(type_, pa.BaseExtensionType):
-        kinds = {"arrow.uuid": "uuid", "arrow.json": "json"}
-        logical = kinds.get(type_.extension_name, "")
-        if not logical:
-            return _refused(name, native)
-        return Column(name, pa.string(), field.nullable, logical=logical, native=native)  # type: ignore[arg-type]
-    plain = _plain(type_)
-    if plain is not None:
-        known = logical if logical in ("json", "uuid") and pa.types.is_string(plain) else ""
-        wide = pa.types.is_string(plain) and (pa.types.is_decimal(type_) or pa.types.is_null(type_))
-        note = "more than 38 digits: its exact text" if pa.types.is_decimal(type_) and wide else ""
-        return Column(
-            name,
-            plain,
-            field.nullable,
-            known,
-            native,
-            fidelity="widened" if wide else "exact",
-            note=note,  # type: ignore[arg-type]
-        )
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
-        item = _plain(type_.value_type)
-        if item is not None and _same_kind(item, type_.value_type):
-            return Column(name, pa.list_(item), field.nullable, native=native)
-    if _jsonable(type_):
-        return Column(name, pa.string(), field.nullable, "json", native, fidelity="widened", note="its JSON text")
-    return _refused(name, native)
-
-
-def _same_kind(item: pa.DataType, type_: pa.DataType) -> bool:
-    return not (pa.types.is_string(item) and (pa.types.is_decimal(type_) or pa.types.is_null(type_)))
-
-
-def _refused(name: str, native: str) -> Column:
-    note = f"{native} has no exact form here; leave it out: columns: {{exclude: [{name}]}}"
-    return Column(name, pa.string(), native=native, fidelity="refused", note=note)
-
-
-def _plain(type_: pa.DataType) -> pa.DataType | None:  # noqa: C901, PLR0911 - one answer per family
-    """The canonical scalar type of a type, text for what only text holds, None for what is no scalar."""
-    types = pa.types
-    if types.is_dictionary(type_):
-        return _plain(type_.value_type)
-    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_) or types.is_null(type_):
-        return pa.string()
-    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_):
-        return pa.binary()
-    if types.is_fixed_size_binary(type_):
-        return pa.binary()
-    if types.is_decimal(type_):
-        fits = type_.precision <= 38 and 0 <= type_.scale <= type_.precision  # noqa: PLR2004 - the widest decimal
-        return pa.decimal128(type_.precision, type_.scale) if fits else pa.string()
-    if types.is_float16(type_):
-        return pa.float32()
-    if types.is_date(type_):
-        return pa.date32()
-    if types.is_time(type_):
-        return pa.time64("ns" if type_.unit == "ns" else "us")
-    if types.is_timestamp(type_):
-        return pa.timestamp("ns" if type_.unit == "ns" else "us", "UTC" if type_.tz else None)
-    if types.is_boolean(type_) or types.is_integer(type_) or types.is_floating(type_):
-        return type_
-    return None
-
-
-def _jsonable(type_: pa.DataType) -> bool:
-    """Whether DuckDB's to_json keeps every value of a nested type."""
-    types = pa.types
-    if types.is_struct(type_):
-        return type_.num_fields > 0 and all(_jsonable(field.type) for field in type_)
-    if types.is_map(type_):
-        return types.is_string(type_.key_type) and _jsonable(type_.item_type)
-    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
-        return _jsonable(type_.value_type)
-    scalar = types.is_boolean(type_) or types.is_integer(type_) or types.is_date32(type_) or types.is_timestamp(type_)
-    return bool(scalar or types.is_string(type_) or types.is_large_string(type_) or types.is_float64(type_))
 
 
 def parquet_schema(path: Path, where: str) -> tuple[pa.Schema, pq.FileMetaData]:
@@ -671,7 +545,7 @@ def read_parquet(
         rows = sum(group.num_rows for group in sizes)
         size = sum(group.total_byte_size for group in sizes)
         step = max(1, min(131_072, BLOCK_BYTES * rows // max(size, 1)))
-        fields = {field.name: canonical(field) for field in file.schema_arrow}
+        fields = {field.name: values.canonical(field) for field in file.schema_arrow}
         for batch in file.iter_batches(step, picked, columns=[column.name for column in columns]):
             arrays = [
                 _exact(column, where, partial(_from_parquet, batch.column(column.name), fields[column.name], column))
@@ -715,6 +589,8 @@ def write_slice(path: Path, layout: Layout, columns: Sequence[Column], batches: 
             if batch.num_rows:
                 stream.write(encode(batch, columns, layout))
                 rows += batch.num_rows
+    if not rows:
+        path.write_bytes(b"")  # no empty member among the others
     return rows
 
 
@@ -744,8 +620,10 @@ def read_slice(path: Path, layout: Layout, columns: Sequence[Column], where: str
 
 
 def assemble(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
-    """Make the file to publish out of the staged slices. gzip members and zstd frames may follow one another:
-    https://www.rfc-editor.org/rfc/rfc1952#page-5, https://www.rfc-editor.org/rfc/rfc8878#section-3
+    """Make the file to publish out of the staged slices.
+
+    Compressed slices are only put together: gzip members (https://www.rfc-editor.org/rfc/rfc1952#page-5) and zstd
+    frames (https://www.rfc-editor.org/rfc/rfc8878#section-3) may follow one another.
     """
     if layout.format == "parquet":
         _assemble_parquet(pieces, path, layout, columns)
@@ -778,7 +656,9 @@ def _header(columns: Sequence[Column], layout: Layout) -> bytes:
 def _assemble_parquet(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
     schema = pa.schema(
         [
-            pa.field(column.name, column.type, metadata={_LOGICAL: column.logical.encode()} if column.logical else None)
+            pa.field(
+                column.name, column.type, metadata={values.LOGICAL: column.logical.encode()} if column.logical else None
+            )
             for column in columns
         ]
     )
@@ -806,12 +686,15 @@ def _written(column: Column, array: pa.Array, text: Callable[[pa.Array], pa.Arra
     try:
         return text(array)
     except ValueError as error:
-        raise DataError(
-            f"column {column.name} has a value that this file format cannot hold: a date or time outside the years "
-            "1 to 9999, or a NaN or infinity in JSONL",
-            where=f"column {column.name}",
-            remedy="write Parquet, or leave the column out",
-        ) from error
+        raise _unwritable(column, "a date or time outside the years 1 to 9999") from error
+
+
+def _unwritable(column: Column, what: str) -> DataError:
+    return DataError(
+        f"column {column.name} has {what}, which this file format cannot hold",
+        where=f"column {column.name}",
+        remedy="write Parquet, or leave the column out",
+    )
 
 
 def _csv_bytes(batch: pa.RecordBatch, columns: Sequence[Column], layout: Layout) -> Any:
@@ -858,8 +741,8 @@ def _json_array(column: Column, array: pa.Array) -> tuple[pa.Array, str]:
     type_ = array.type
     if pa.types.is_string(type_):
         return array, "to_json({})::VARCHAR"
-    if pa.types.is_floating(type_) and not (pc.all(pc.is_finite(array), min_count=0).as_py() is not False):
-        _written(column, array, _refuse)
+    if pa.types.is_floating(type_) and pc.all(pc.is_finite(array), min_count=0).as_py() is False:
+        raise _unwritable(column, "a NaN or an infinity")
     text = _written(column, array, values.to_text)
     bare = (
         pa.types.is_boolean(type_)
@@ -871,16 +754,14 @@ def _json_array(column: Column, array: pa.Array) -> tuple[pa.Array, str]:
     return text, "{}" if bare else "'\"' || {} || '\"'"
 
 
-def _refuse(array: pa.Array) -> pa.Array:
-    raise ValueError("not finite")
-
-
 # -- reading back what was written -----------------------------------------------------------------------------
 
 
 def proof_columns(columns: Sequence[Column], layout: Layout) -> tuple[Column, ...]:
-    """The columns to read a written file back with. Where a text format holds the very text of the canonical encoding
-    (hexadecimal, the JSON of a list), that text is read, which has the same digest.
+    """The columns to read a written file back with.
+
+    Where a text format holds the very text of the canonical encoding (hexadecimal, the JSON of a list), that text is
+    read: it has the same digest.
     """
     if layout.format == "parquet":
         return tuple(columns)

@@ -355,7 +355,7 @@ def _recover(state: State, root: Path) -> None:
     intent = state.intent()
     if intent is None:
         last, load = state.receipt(), state.pending("")
-        if last is not None and load is not None and last.load_id == load.load_id:
+        if load is None or (last is not None and last.load_id == load.load_id):
             state.clear()
         return
     receipt: Receipt = intent["receipt"]
@@ -426,7 +426,7 @@ def _columns(path: Path, layout: Layout) -> dict[str, str]:
     """The columns of a file: name to type, or to `any` where only a reader knows."""
     if layout.format == "parquet":
         schema, _ = formats.parquet_schema(path, path.name)
-        found = [formats.canonical(field) for field in schema]
+        found = [values.canonical(field) for field in schema]
         return {column.name: type_name(column.type, column.logical) for column in found}
     if layout.format == "csv":
         names, blocks = formats.csv_blocks(path, layout, path.name)

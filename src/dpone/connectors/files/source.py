@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,7 +231,7 @@ class FilesSource:
                 sampled, taken = formats.sample_json(stream, self._sample_rows(files), _SAMPLE_BYTES, file.name)
             objects += sampled
             size += taken
-        columns = formats.infer_json(objects)
+        columns = _infer_json(objects)
         if not columns:
             raise SchemaError(
                 f"{files[0].name}: there is no row to take the columns from", remedy="load it when it has rows"
@@ -242,12 +243,46 @@ class FilesSource:
         groups = []
         for file in files:
             schema, footer = formats.parquet_schema(file.path, file.name)
-            here = tuple(formats.canonical(field) for field in schema)
+            here = tuple(values.canonical(field) for field in schema)
             if columns:
                 _same_columns(columns, here, file, files[0], self._config.types)
             columns = columns or here
             groups.append(tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups)))
         return Found(files, columns, sum(map(sum, groups)), tuple(groups))
+
+
+def _infer_json(objects: Iterable[dict[str, Any]]) -> tuple[Column, ...]:
+    """The columns of sampled JSON objects, in order of first appearance."""
+    found: dict[str, list[Any]] = {}
+    for row in objects:
+        for name, value in row.items():
+            found.setdefault(name, []).append(value)
+    return tuple(_json_column(name, sample) for name, sample in found.items())
+
+
+def _json_column(name: str, sample: list[Any]) -> Column:
+    kinds = set(map(type, sample)) - {type(None)}
+    if kinds <= {str}:
+        return Column(name, pa.string(), native="json string")
+    if kinds == {bool}:
+        return Column(name, pa.bool_(), native="json boolean")
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in sample if value is not None):
+        return Column(name, pa.int64(), native="json integer")
+    if kinds <= {int, formats.Literal}:
+        places, digits = _decimal_size([str(value) for value in sample if value is not None])
+        scale = 0 if kinds == {int} else values.decimal_scale(places)
+        if scale is not None and digits + scale <= 38:  # noqa: PLR2004 - the widest decimal
+            return Column(name, pa.decimal128(38, scale), native="json number")
+    return Column(
+        name, pa.string(), logical="json", native=formats.NESTED, fidelity="widened", note="the JSON text of the value"
+    )
+
+
+def _decimal_size(literals: list[str]) -> tuple[int, int]:
+    """The most digits after and before the point."""
+    parts = [Decimal(literal).as_tuple() for literal in literals]
+    exponents = [(len(part.digits), int(part.exponent)) for part in parts]
+    return max(-min(e, 0) for _, e in exponents), max(max(n + e, 0) for n, e in exponents)
 
 
 def _other_columns(file: File, first: File, column: str) -> SchemaError:
@@ -371,10 +406,8 @@ class FilesReading:
         if window.full or cursor is None:
             return batch
         have = batch.column(cursor.name)
-        if window.until is None:
-            mask = pc.not_equal(have, have)  # no row has a cursor value
-        else:
-            mask = pc.less_equal(have, _value(window.until, cursor))
+        # Without an `until` no row has a cursor value.
+        mask = pc.not_equal(have, have) if window.until is None else pc.less_equal(have, _value(window.until, cursor))
         if window.after is not None:
             compare = pc.greater_equal if window.inclusive else pc.greater
             mask = pc.and_(mask, compare(have, _value(window.after, cursor)))
@@ -388,7 +421,7 @@ class FilesReading:
             return replace(window, full=True)
         if window.until is not None:
             return window  # pinned by the open load
-        bounds = self._bounds(window.after)
+        bounds = self._bounds(self._cursor, window.after)
         if bounds.null_rows and self._stream.null_cursor == "refuse":
             raise DataError(
                 f"{bounds.null_rows} rows of {self._stream.name} have no value in the cursor {self._stream.cursor}",
@@ -399,7 +432,7 @@ class FilesReading:
         behind = until is not None and window.after is not None and bounds.top is not None
         if until is None or (behind and _less(bounds.top, _value(window.after or "", self._cursor))):
             until, ties = window.after, str(bounds.at_after)
-        inclusive = window.after is not None and window.ties != str(bounds.at_after)
+        inclusive = window.after is not None and bool(window.ties) and window.ties != str(bounds.at_after)
         if until == window.after and not inclusive:
             ties = window.ties
         return replace(
@@ -412,10 +445,8 @@ class FilesReading:
             ties=ties if until is not None else "",
         )
 
-    def _bounds(self, after: str | None) -> _Bounds:
+    def _bounds(self, cursor: Column, after: str | None) -> _Bounds:
         """One scan: NULL cursors, the highest value, and the digests of the rows there and of those at `after`."""
-        cursor = self._cursor
-        assert cursor is not None  # only called for a stream with a cursor
         low = None if after is None else _value(after, cursor)
         at_after, kept = self._digester()
         at_top, _ = self._digester()

@@ -41,6 +41,7 @@ _FLOAT = r"(?i)^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infini
 
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO 8601 writes in four digits
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+LOGICAL = b"dpone.logical"  # metadata of an Arrow field: its logical type
 _local = threading.local()
 
 
@@ -60,7 +61,7 @@ def sql(query: str, columns: Mapping[str, pa.Array]) -> pa.Table:
     connection = _duckdb()
     connection.register("t", pa.table(dict(columns)))
     try:
-        return connection.execute(query).to_arrow_table()
+        return connection.sql(query).to_arrow_table()
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
         raise ValueError("a value is malformed") from error
     finally:
@@ -98,6 +99,10 @@ def _every(mask: pa.Array) -> bool:
 
 def _matches(text: pa.Array, pattern: str) -> bool:
     return _every(pc.match_substring_regex(text, pattern))
+
+
+def _any(text: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(text, pattern), min_count=0).as_py())
 
 
 def _require(text: pa.Array, pattern: str) -> None:
@@ -193,6 +198,8 @@ def infer(name: str, text: pa.Array) -> Column:
     candidates = _candidates(name, text.slice(0, 100)) if len(text) else []
     for candidate in candidates:
         column = candidate
+        if column.native == "inferred float" and not _any(text, "[0-9][eE][+-]?[0-9]"):
+            continue
         if column.native in ("inferred fixed", "inferred number"):
             scale = _scale(column.native, text)
             if scale is None:
@@ -273,6 +280,82 @@ def check_years(array: pa.Array) -> None:
         raise ValueError("a year before 1 or after 9999")
 
 
+# -- Arrow types, as Parquet has them ---------------------------------------------------------------------------
+
+
+def canonical(field: pa.Field) -> Column:
+    """The column that a Parquet (Arrow) field is read as."""
+    name, native = field.name, str(field.type)
+    logical: Any = (field.metadata or {}).get(LOGICAL, b"").decode()
+    type_ = field.type
+    if isinstance(type_, pa.BaseExtensionType):
+        logical = {"arrow.uuid": "uuid", "arrow.json": "json"}.get(type_.extension_name, "")
+        return Column(name, pa.string(), field.nullable, logical, native) if logical else _refused(name, native)
+    plain = _plain(type_)
+    if plain is not None:
+        known: Any = logical if logical in ("json", "uuid") and pa.types.is_string(plain) else ""
+        if _same_kind(plain, type_):
+            return Column(name, plain, field.nullable, known, native)
+        note = "more than 38 digits: its exact text" if pa.types.is_decimal(type_) else ""
+        return Column(name, plain, field.nullable, known, native, fidelity="widened", note=note)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        item = _plain(type_.value_type)
+        if item is not None and _same_kind(item, type_.value_type):
+            return Column(name, pa.list_(item), field.nullable, native=native)
+    if _jsonable(type_):
+        return Column(name, pa.string(), field.nullable, "json", native, fidelity="widened", note="its JSON text")
+    return _refused(name, native)
+
+
+def _same_kind(item: pa.DataType, type_: pa.DataType) -> bool:
+    return not (pa.types.is_string(item) and (pa.types.is_decimal(type_) or pa.types.is_null(type_)))
+
+
+def _refused(name: str, native: str) -> Column:
+    note = f"{native} has no exact form here; leave it out: columns: {{exclude: [{name}]}}"
+    return Column(name, pa.string(), native=native, fidelity="refused", note=note)
+
+
+def _plain(type_: pa.DataType) -> pa.DataType | None:  # noqa: C901, PLR0911 - one answer per family
+    """The canonical scalar type of a type, text for what only text holds, None for what is no scalar."""
+    types = pa.types
+    if types.is_dictionary(type_):
+        return _plain(type_.value_type)
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_) or types.is_null(type_):
+        return pa.string()
+    if types.is_binary(type_) or types.is_large_binary(type_) or types.is_binary_view(type_):
+        return pa.binary()
+    if types.is_fixed_size_binary(type_):
+        return pa.binary()
+    if types.is_decimal(type_):
+        fits = type_.precision <= 38 and 0 <= type_.scale <= type_.precision  # noqa: PLR2004 - the widest decimal
+        return pa.decimal128(type_.precision, type_.scale) if fits else pa.string()
+    if types.is_float16(type_):
+        return pa.float32()
+    if types.is_date(type_):
+        return pa.date32()
+    if types.is_time(type_):
+        return pa.time64("ns" if type_.unit == "ns" else "us")
+    if types.is_timestamp(type_):
+        return pa.timestamp("ns" if type_.unit == "ns" else "us", "UTC" if type_.tz else None)
+    if types.is_boolean(type_) or types.is_integer(type_) or types.is_floating(type_):
+        return type_
+    return None
+
+
+def _jsonable(type_: pa.DataType) -> bool:
+    """Whether DuckDB's to_json keeps every value of a nested type."""
+    types = pa.types
+    if types.is_struct(type_):
+        return type_.num_fields > 0 and all(_jsonable(field.type) for field in type_)
+    if types.is_map(type_):
+        return types.is_string(type_.key_type) and _jsonable(type_.item_type)
+    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+        return _jsonable(type_.value_type)
+    scalar = types.is_boolean(type_) or types.is_integer(type_) or types.is_date32(type_) or types.is_timestamp(type_)
+    return bool(scalar or types.is_string(type_) or types.is_large_string(type_) or types.is_float64(type_))
+
+
 # -- casts between types, for Parquet --------------------------------------------------------------------------
 
 
@@ -296,7 +379,8 @@ def cast(array: pa.Array, type_: pa.DataType, logical: str = "") -> pa.Array:
     """The values in another type, exactly, or ValueError."""
     if pa.types.is_string(array.type):
         return parse(array, type_, logical)
-    if pa.types.is_string(type_):
+    # Arrow wants 19 digits for any int64; its text has as many as it needs.
+    if pa.types.is_string(type_) or (pa.types.is_integer(array.type) and pa.types.is_decimal(type_)):
         return parse(to_text(array), type_, logical)
     return array if array.type == type_ else pc.cast(array, type_)
 

@@ -46,6 +46,7 @@ class _Meaning:
 
 
 _UNREACHABLE = _Meaning(None, "check that the server runs and answers at this address", retryable=True)
+_ROUTINE = _Meaning(DataError, "a function or trigger of the database raised this; look into the server's log")
 _BUSY = _Meaning(ConflictError, "run again; another transaction had the rows", quote=True, retryable=True)
 
 # The full code is looked up first, then its class (two characters).
@@ -60,9 +61,12 @@ _TABLE: dict[str, _Meaning] = {
     "28": _Meaning(AuthError, "check the user, the password and pg_hba.conf", quote=True),
     "3D": _Meaning(ConfigError, "check the name of the database", quote=True),
     "3F": _Meaning(SchemaError, "create the schema, or set the option create_schema: true of the sink", quote=True),
+    "38": _ROUTINE,
+    "39": _ROUTINE,
     "40": _BUSY,
     "42": _Meaning(SchemaError, "check the names, the filter and the casts of the stream", quote=True),
     "42501": _Meaning(PermissionDenied, "grant the role what the message names", quote=True),
+    "44": _Meaning(DataError, "a row breaks the check of a view; filter such rows"),
     "53": _Meaning(ResourceError, "give the server more of what ran out, or wait", quote=True, retryable=True),
     "53100": _Meaning(ResourceError, "free disk space on the server", quote=True),
     "54": _Meaning(ResourceError, "a limit of PostgreSQL is reached: fewer or narrower columns", quote=True),
@@ -74,6 +78,8 @@ _TABLE: dict[str, _Meaning] = {
     "57P03": _Meaning(None, "run again when the server has started", quote=True, retryable=True),
     "57P05": _Meaning(None, "raise idle_session_timeout for this role", quote=True, retryable=True),
     "58": _Meaning(ResourceError, "look into the server's log: it could not use its own files"),
+    "HV": _Meaning(None, "check the foreign server behind the table"),
+    "P0": _ROUTINE,
     "XX": _Meaning(ResourceError, "look into the server's log: the server met an internal error"),
 }
 _UNKNOWN = _Meaning(InternalError, "look into the server's log for this SQLSTATE and report it")
@@ -81,11 +87,11 @@ _UNKNOWN = _Meaning(InternalError, "look into the server's log for this SQLSTATE
 # A failed connection carries no SQLSTATE: libpq gives the text only
 # (https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQERRORMESSAGE). English servers are told apart.
 _CONNECTING: tuple[tuple[str, _Meaning], ...] = (
+    (r"database \".*\" does not exist", _TABLE["3D"]),
     (r"password|authentication failed|pg_hba\.conf|role .* does not exist|not permitted to log in", _TABLE["28"]),
-    (r"database .* does not exist", _TABLE["3D"]),
     (r"too many|connection slots", _TABLE["53"]),
     (r"permission denied for database", _TABLE["42501"]),
-    (r"SSL|certificate", _Meaning(ConfigError, "check sslmode and sslrootcert")),
+    (r"does not support SSL|certificate|root\.crt", _Meaning(ConfigError, "check sslmode and sslrootcert")),
 )
 
 

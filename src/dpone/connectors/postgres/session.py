@@ -182,8 +182,31 @@ class PostgresSession:
             )
         settings = _SETTINGS | (_SETTINGS_14 if self.version >= 140000 else {})  # noqa: PLR2004 - a version
         calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
-        [row] = self.rows(f"SELECT pg_backend_pid(), {calls}")
-        self._backend = int(row[0])
+        # Nothing is set, nor locked later, in a session that is not our own: a pooler would hand it on to others.
+        sql = f"SELECT pg_backend_pid(), {calls} WHERE pg_backend_pid() = "
+        rows = self.rows(f"{sql}{self._connection.info.backend_pid}") or self.rows(f"{sql}{self._behind_pooler()}")
+        if not rows:
+            raise self._pooled()
+        self._backend = int(rows[0][0])
+
+    def _behind_pooler(self) -> int:
+        """The server process behind a pooler, once it is clear that it stays ours while another connection works."""
+        [(mine,)] = self.rows("SELECT pg_backend_pid()")
+        with self._connect() as other:
+            try:
+                [(theirs,)] = other.execute(b"BEGIN; SELECT pg_backend_pid()").set_result(1).fetchall()
+            except psycopg.Error:  # a pooler of statements knows no BEGIN
+                raise self._pooled() from None
+            if theirs == mine or self.rows("SELECT pg_backend_pid()") != [(mine,)]:
+                raise self._pooled()
+        return int(mine)
+
+    def _pooled(self) -> ConfigError:
+        return ConfigError(
+            f"{self._config.identity} is a pooler that gives each transaction another session",
+            remedy="connect to the server itself, or to a pooler in session mode (pgbouncer: pool_mode = session)",
+            code="DP109",
+        )
 
     def _open(self, statement: str) -> None:
         """Begin, and make sure that this is still the session whose settings and lock are ours."""
@@ -196,11 +219,7 @@ class PostgresSession:
             pass
         if cursor.fetchone() != (self._backend,):
             self.rollback()
-            raise ConfigError(
-                f"{self._config.identity} is a pooler that gives each transaction another session",
-                remedy="connect to the server itself, or to a pooler in session mode (pgbouncer: pool_mode = session)",
-                code="DP109",
-            )
+            raise self._pooled()
 
     def _run(self, sql: str, params: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         with self._translated(f"{_verb(sql)} on {self._config.identity}"):

@@ -125,11 +125,7 @@ class PostgresSource:
 
     def describe(self, stream: Stream) -> StreamSchema:
         """See `Source.describe`. PermissionDenied names the GRANT that is missing."""
-        session = self._session()
-        if stream.keep_native:
-            # Money has the decimals of lc_monetary; source and sink agree on C while its text travels between them
-            # (https://www.postgresql.org/docs/current/datatype-money.html).
-            session.execute("SELECT set_config('lc_monetary', 'C', false)")
+        session = self._pinned(stream)
         table = Table(*split_name(stream.name, "public"))
         relation = self._relation(stream, table)
         columns = self._columns(stream, table, relation)
@@ -144,7 +140,7 @@ class PostgresSource:
 
     def open(self, stream: Stream, schema: StreamSchema, window: Window) -> SqlReading:
         """See `Source.open`. The table is locked against changes of its columns until the reading is closed."""
-        session = self._session()
+        session = self._pinned(stream)
         table = Table(*split_name(stream.name, "public"))
         relation_sql = session.dialect.table(table)
         before = self._relation(stream, table)
@@ -187,6 +183,14 @@ class PostgresSource:
         if self._opened is None:
             self._opened = PostgresSession(self._config, "source")
         return self._opened
+
+    def _pinned(self, stream: Stream) -> PostgresSession:
+        session = self._session()
+        if stream.keep_native:
+            # Money has the decimals of lc_monetary; source and sink agree on C while its text travels between them
+            # (https://www.postgresql.org/docs/current/datatype-money.html).
+            session.execute("SELECT set_config('lc_monetary', 'C', false)")
+        return session
 
     # -- describing ----------------------------------------------------------------------------------------------
 

@@ -52,9 +52,7 @@ class SqliteSink:
         if found is None:
             return None
         if found.is_view:
-            raise SchemaError(
-                f"the target {target.name} is a view", remedy="give the name of a table (target:)", code="DP406"
-            )
+            raise SchemaError(f"the target {target.name} is a view", remedy="give the name of a table (target:)")
         return TargetSchema(
             {column.name: column.native for column in found.columns},
             frozenset(

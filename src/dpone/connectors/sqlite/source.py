@@ -221,7 +221,6 @@ class SqliteSource:
                 "they sort apart from the others",
                 remedy="repair or filter out the rows: typeof(column) tells them apart",
                 where=stream.cursor,
-                code="DP412",
             )
         column = schema.column(stream.cursor)
         found = canonical(column.native) if column else None
@@ -239,7 +238,6 @@ class SqliteSource:
                 "their order as text is not their order in time",
                 remedy="write them in one form, YYYY-MM-DD HH:MM:SS.ffffff, or use another cursor",
                 where=stream.cursor,
-                code="DP412",
             )
 
 
