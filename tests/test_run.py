@@ -324,6 +324,16 @@ def test_refused_in_the_plan(shop: Shop, settings: dict[str, Any], code: str, re
     assert [] == ask(shop.sink, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
 
 
+def test_two_streams_with_one_target_are_refused(shop: Shop) -> None:
+    """Tables of the same name in two schemas would overwrite each other; the manifest is refused."""
+    shop.sql("CREATE SCHEMA other", "CREATE TABLE other.orders AS SELECT 1 AS id")
+    path = shop.manifest({"public.orders": {}, "other.orders": {}})
+    with pytest.raises(ConfigError, match="would both write") as caught:
+        dpone.run(path)
+    assert "DP135" == caught.value.code
+    assert dpone.run(shop.manifest({"public.orders": {}, "other.orders": {"target": "other_orders"}})).ok
+
+
 def test_merge_without_a_key_is_refused(shop: Shop) -> None:
     """A table without a primary key cannot be merged unless the manifest names a key."""
     shop.sql("ALTER TABLE orders DROP CONSTRAINT orders_pkey")

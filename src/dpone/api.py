@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dpone.engine.plan import Plan, Preview, StreamPlan, decide, expand, preview
+from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConflictError, DponeError
@@ -250,7 +250,9 @@ def _folder(manifest: Manifest) -> Path:
 
 
 def _selected(manifest: Manifest, source: Source, wanted: Sequence[str], exclude: Sequence[str]) -> list[StreamConfig]:
-    return list(choose(expand(manifest.streams, source, manifest.source.connector), wanted, exclude))
+    configs = expand(manifest.streams, source, manifest.source.connector)
+    check_targets(manifest, configs)
+    return list(choose(configs, wanted, exclude))
 
 
 def _planned(
@@ -258,6 +260,7 @@ def _planned(
 ) -> list[StreamConfig]:
     """The streams to run. Connects only when a glob or a plan digest needs the source's word."""
     if digest is None and not any(config.is_glob for config in manifest.streams):
+        check_targets(manifest, manifest.streams)
         return list(choose(manifest.streams, wanted, exclude))
     with _opened(manifest) as (source, sink):
         configs = _selected(manifest, source, wanted, exclude)

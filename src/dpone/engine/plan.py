@@ -31,6 +31,7 @@ from dpone.sdk import (
     StreamSchema,
     Table,
     TargetSchema,
+    Types,
     Window,
 )
 from dpone.sql.dialect import Dialect
@@ -230,6 +231,22 @@ def expand(configs: Sequence[StreamConfig], source: Source, connector: Connector
     return list(found.values())
 
 
+def check_targets(manifest: Manifest, configs: Sequence[StreamConfig]) -> None:
+    """Raise ConfigError when two streams would write one table: each would undo the other's rows."""
+    folds = manifest.sink.connector.folds_case
+    owners: dict[str, StreamConfig] = {}
+    for config in configs:
+        target = _target(manifest, config)
+        owner = owners.setdefault(_fold(str(target), folds=folds), config)
+        if owner is not config:
+            raise ConfigError(
+                f"{owner.name} and {config.name} would both write {target}",
+                where=config.at("target"),
+                remedy="give one of them another target: NAME",
+                code="DP135",
+            )
+
+
 def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> StreamPlan:
     """Every decision of one stream. Raises the refusal, with the position in the manifest and the remedy."""
     try:
@@ -275,7 +292,7 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
 
     target = _target(manifest, config)
     existing = sink.describe(target)
-    columns, drift, added = _columns(schema, existing, target, config, sink)
+    columns, drift, added = _columns(schema, existing, target, config, sink.dialect, folds=destination.folds_case)
     proof = config.proof
     notes = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
     return StreamPlan(
@@ -402,10 +419,15 @@ def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, sn
 
 
 def _columns(
-    schema: StreamSchema, existing: TargetSchema | None, target: Table, config: StreamConfig, sink: Sink
+    schema: StreamSchema,
+    existing: TargetSchema | None,
+    target: Table,
+    config: StreamConfig,
+    types: Types,
+    *,
+    folds: bool,
 ) -> tuple[tuple[ColumnPlan, ...], tuple[Drift, ...], tuple[str, ...]]:
     """Type and drift decisions. Raises SchemaError listing every column that cannot be moved as asked."""
-    types, folds = sink.dialect, sink.dialect.folds_case
     plans, drift, added, wrong = [], [], [], []
     _check_case(schema, target, folds=folds)
     there = {_fold(name, folds=folds): native for name, native in existing.columns.items()} if existing else {}

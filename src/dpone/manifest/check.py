@@ -230,15 +230,18 @@ class _Translator:
 
     def _unknown_key(self, path: KeyPath, meant: str) -> None:
         key, known = str(path[-1]), models.fields_at(self._model, path[:-1])
+        shown_key = mask(self._document.shown_key((*self._path, *path)))
         elsewhere = _elsewhere(key, path) if self._open else ""
         if elsewhere:
             help_ = elsewhere
         elif meant:
             help_ = f"did you mean '{meant}'?"
+        elif key.partition(":")[0] in known:
+            help_ = f"put a blank after the colon: '{key.partition(':')[0]}: ...'"
         else:
             names = [*known, "schema"] if not self._open and not path[:-1] else known
             help_ = f"the keys here are: {', '.join(names)}"
-        self._add("DP101", f"unknown key {shown(mask(key))}", path, found=key, help_=help_, key=True)
+        self._add("DP101", f"unknown key {shown(shown_key)}", path, found=shown_key, help_=help_, key=True)
 
     def _missing_key(self, path: KeyPath, key: str) -> None:
         full = (*self._path, *path)

@@ -39,19 +39,33 @@ class Document:
     values: dict[KeyPath, Span] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     _hidden: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
+    _hidden_keys: set[KeyPath] = field(default_factory=set)
 
-    def hide(self, path: KeyPath) -> None:
-        """Keep a value out of every excerpt from now on."""
-        for line, column, end in self._stretches(path):
+    def hide(self, path: KeyPath, *, after: str = "") -> None:
+        """Keep a value out of every excerpt from now on; with `after`, only what follows this text in it."""
+        for line, column, end in self._stretches(self.values.get(path)):
+            start = self.lines[line].find(after, column, end) if after else -1
+            self._hidden.setdefault(line, set()).add((start + len(after) if start >= 0 else column, end))
+
+    def hide_key(self, path: KeyPath) -> None:
+        """Keep a key out of every excerpt and key path."""
+        self._hidden_keys.add(path)
+        for line, column, end in self._stretches(self.keys.get(path)):
             self._hidden.setdefault(line, set()).add((column, end))
 
     def reveal(self, path: KeyPath) -> None:
         """Let a hidden value be shown: it is known not to be a secret."""
-        for line, column, end in self._stretches(path):
+        for line, column, end in self._stretches(self.values.get(path)):
             self._hidden.get(line, set()).discard((column, end))
 
-    def _stretches(self, path: KeyPath) -> Iterator[tuple[int, int, int]]:
-        span = self.values.get(path)
+    def shown_key(self, path: KeyPath) -> str:
+        """The last key of a path, or `***` when it is hidden."""
+        return "***" if path in self._hidden_keys else str(path[-1])
+
+    def _dotted(self, path: KeyPath) -> str:
+        return dotted([piece if path[: i + 1] not in self._hidden_keys else "***" for i, piece in enumerate(path)])
+
+    def _stretches(self, span: Span | None) -> Iterator[tuple[int, int, int]]:
         if span is None:
             return
         for line in range(span.line, min(span.last, len(self.lines) - 1) + 1):
@@ -89,7 +103,7 @@ class Document:
     def where(self, path: KeyPath, *, key: bool = False) -> str:
         """`dpone.yaml:8:5`; the key path when the data came from no file."""
         span = self.span(path, key=key)
-        return f"{self.name}:{span.line + 1}:{span.column + 1}" if span else dotted(path) or self.name
+        return f"{self.name}:{span.line + 1}:{span.column + 1}" if span else self._dotted(path) or self.name
 
     def problem(
         self,
@@ -105,7 +119,7 @@ class Document:
         """A problem at a value, or with `key` at its key. `width` underlines less than all of it."""
         span = self.span(path, key=key)
         if span is None:
-            return Problem(code, message, self.name, key_path=dotted(path), found=found, help=help)
+            return Problem(code, message, self.name, key_path=self._dotted(path), found=found, help=help)
         excerpt, caret, full_width = self._excerpt(span)
         return Problem(
             code=code,
@@ -113,7 +127,7 @@ class Document:
             path=self.name,
             line=span.line + 1,
             column=span.column + 1,
-            key_path=dotted(path),
+            key_path=self._dotted(path),
             found=found,
             help=help,
             excerpt=excerpt,

@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
     from dpone.sdk import Connector
 
+# A name, or a URL without a literal password or any doubt about where one would be.
+_HARMLESS = re.compile(
+    r"[\w.-]+|[\w+.-]+://(?:(?:[\w.-]|\$\{[^{}]*\})*(?::\$\{[^{}]*\})?@)?(?:[\w.-]|\$\{[^{}]*\})*"
+    r"(?::(?:\d{1,5}|\$\{[^{}]*\}))?(?:/[^@:#]*)?"
+)
 _A_URL = "write a URL (scheme://...), or a mapping with 'connector'"
 
 
@@ -300,8 +305,7 @@ def _url_settings(connector: Connector, document: Document, path: KeyPath, text:
     try:
         config = model.model_validate(model.from_url(url))
     except ConfigError as error:
-        help_ = mask(redact(error.remedy)) or correct
-        checker.add(document, error.code, mask(redact(error.message)), path, help=help_)
+        checker.add(document, error.code, redact(error.message), path, help=redact(error.remedy) or correct)
         return None
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False)[:MAX_PROBLEMS]:
@@ -342,16 +346,17 @@ def is_secret(annotation: Any) -> bool:
 
 
 def _hide(document: Document, root: KeyPath) -> None:
-    """Hide everything under a root but URLs (their passwords are masked), references and names of connections."""
+    """Hide all that may be a secret under a root: everything but references, harmless URLs, names of connections."""
     data = document.data
     for piece in root:
         data = data.get(piece) if isinstance(data, dict) else None
     for path, value in scalars(data, root):
-        if isinstance(value, str) and is_reference(value):
+        if isinstance(value, str) and (is_reference(value) or (path == root and _HARMLESS.fullmatch(value))):
             continue
-        plain = path == root and isinstance(value, str) and (scheme_of(value) or not re.search(r"[@\s]", value))
-        if not plain:
-            document.hide(path)
+        document.hide(path, after="://" if path == root else "")
+    for path in [path for path in document.keys if path[: len(root)] == root and len(path) > len(root)]:
+        if not re.fullmatch(r"[\w.-]+", str(path[-1])):
+            document.hide_key(path)  # `{password:x}`, without a blank, is a key
 
 
 def _display(name: str, settings: dict[str, Any], secret: set[str]) -> str:

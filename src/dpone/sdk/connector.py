@@ -47,8 +47,9 @@ class Connector:
 
     `config`, `source` and `sink` are `"module:name"` references, so that importing the connector imports no
     driver: a pydantic model, and callables that take an instance of it. `schemes` are the URL schemes it answers
-    to; `extra` is the pip extra that brings its driver, empty when the core install does. `system` names the family
-    within which native types are kept.
+    to. `default_schema` is where tables are that are named without a schema; a system without schemas has none.
+    `folds_case` says that names that differ only in case are one name. `extra` is the pip extra that brings the
+    driver, empty when the core install does.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Connector:
     source: str
     sink: str
     default_schema: str = ""
+    folds_case: bool = False
     extra: str = ""
     capabilities: Mapping[Capability, Support] = field(default_factory=dict)
 

@@ -78,8 +78,6 @@ class Reading(Protocol):
 class Types(Protocol):
     """How a sink stores canonical types. SQL sinks answer with their dialect."""
 
-    folds_case: bool
-
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The sink's type for a column, and what storing it does to the values."""
 

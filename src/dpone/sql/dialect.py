@@ -24,7 +24,6 @@ class Dialect:
     arrival_ddl: str = ""  # the column that gives `arrival`, if the system has none of its own
     same_values: str = "({a} IS NOT DISTINCT FROM {b})"
     placeholder: str = "?"
-    folds_case: bool = False  # whether "Id" and "id" are one column
     enforces_keys: bool = True  # whether targets that dpone makes get a primary key
     one_at_a_time: str = ""  # a query that makes other transactions with it wait, where DDL needs that
     for_update: str = ""  # appended to a SELECT to lock the row it reads, where the system has row locks

@@ -13,5 +13,6 @@ connector = Connector(
     source="dpone.connectors.duckdb.source:DuckDBSource",
     sink="dpone.connectors.duckdb.sink:DuckDBSink",
     default_schema="main",
+    folds_case=True,
     capabilities=dict.fromkeys(Capability, FULL),
 )

@@ -59,7 +59,6 @@ class DuckDBDialect(Dialect):
 
     name = "duckdb"
     text = "VARCHAR"
-    folds_case = True
     enforces_keys = False
 
     def native(self, column: Column, schema: str = "") -> NativeType:  # noqa: ARG002 - types live in no schema

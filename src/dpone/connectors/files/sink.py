@@ -48,8 +48,6 @@ _ANY = "any"  # what a column of an existing text file is: every value has a tex
 class FilesTypes:
     """What each format does to a canonical type. Nothing is lossy: a type without an exact form is refused."""
 
-    folds_case = False
-
     def __init__(self, format_: Format) -> None:
         self._format = format_
 

@@ -13,5 +13,6 @@ connector = Connector(
     source="dpone.connectors.sqlite.source:SqliteSource",
     sink="dpone.connectors.sqlite.sink:SqliteSink",
     default_schema="main",
+    folds_case=True,
     capabilities=dict.fromkeys(Capability, FULL),
 )

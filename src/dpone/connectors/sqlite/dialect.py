@@ -98,7 +98,6 @@ class SqliteDialect(Dialect):
     arrival = "_dpone_row"
     arrival_ddl = "_dpone_row INTEGER PRIMARY KEY"
     same_values = "({a} IS {b})"
-    folds_case = True
 
     def quote(self, name: str) -> str:
         """A quoted identifier, in backticks.
