@@ -19,7 +19,7 @@ from tests.test_routes import SINKS_THAT_MERGE, Make, make, manifest
 __all__ = ["make"]
 
 SEED = int(os.environ.get("DPONE_TEST_SEED", "20261122"))
-POINTS = int(os.environ.get("DPONE_TEST_KILL_POINTS", "36"))  # per route; six routes
+POINTS = int(os.environ.get("DPONE_TEST_KILL_POINTS", "30"))  # per route, on seven routes
 ROUTES = (
     ("postgres", "postgres", "merge"),
     ("postgres", "duckdb", "merge"),

@@ -422,6 +422,7 @@ def test_a_reference_in_a_key_is_refused(folder: Path) -> None:
         ({"source": {"connector": "files", "pth": "${env:X}"}}, "DP101", "did you mean 'path'?"),
         ({"source": {"connector": "files", "format": "${env:X}"}}, "DP106", "add 'path:'"),
         ({"source": {"connector": "files", "path": "x", "format": "jsonl", "quote": "x"}}, "DP102", "correct source"),
+        ({"source": {"connector": "files", "path": "x", "format:csv": None}}, "DP101", "put a blank after the colon"),
         ({"source": "sqlite"}, "DP104", "write a URL (sqlite://...), or a mapping with 'connector: sqlite'"),
         ({"source": "shp", "connections": {"shop": "sqlite:///x"}}, "DP104", "did you mean 'shop'?"),
         ({"source": "data.csv"}, "DP104", "define it under 'connections', set DPONE_CONNECTION_DATA_CSV"),

@@ -104,6 +104,7 @@ def test_an_alias_has_the_position_of_its_anchor() -> None:
         ("a: !!binary aGk=\n", "DP112", 1, 4, "'!'"),
         ("!!map {a: 1}\n", "DP112", 1, 1, "'!'"),
         ("!!str a: 1\n", "DP112", 1, 1, "'!'"),
+        ("? [a]", "DP102", 1, 3, "key: value"),
         ("[a]: 1\n", "DP102", 1, 1, "key: value"),
         ("a: 1\n\tb: 2\n", "DP109", 2, 1, "spaces"),
         ("a:\n\t- b\n", "DP109", 2, 1, "spaces"),

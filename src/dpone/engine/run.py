@@ -76,6 +76,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
         )
         record.status = "succeeded"
     except DponeError as error:
+        error.where = error.where or config.at()
         _fail(context, record, error)
     except Exception as error:
         if os.environ.get("DPONE_DEBUG", "0") not in ("", "0"):

@@ -234,10 +234,10 @@ class _Translator:
         elsewhere = _elsewhere(key, path) if self._open else ""
         if elsewhere:
             help_ = elsewhere
+        elif key.partition(":")[0] in known and ":" in key:
+            help_ = f"put a blank after the colon: '{key.partition(':')[0]}: ...'"
         elif meant:
             help_ = f"did you mean '{meant}'?"
-        elif key.partition(":")[0] in known:
-            help_ = f"put a blank after the colon: '{key.partition(':')[0]}: ...'"
         else:
             names = [*known, "schema"] if not self._open and not path[:-1] else known
             help_ = f"the keys here are: {', '.join(names)}"

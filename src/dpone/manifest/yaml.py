@@ -87,7 +87,7 @@ def parse(content: bytes, name: str) -> Document:
         raise ManifestError([_whole(name, "DP112", f"{name} is larger than 1 MiB", help_="split it into several")])
     document = Document(name)
     text = _decode(content, document)
-    document.lines = _BREAK.split(text)
+    document.lines = [*_BREAK.split(text), ""]  # libyaml places an empty value after the last line
     if match := _UNPRINTABLE.search(text):
         line, column = _position(text, match.start())
         message = f"the character U+{ord(match[0]):04X} is not allowed in YAML"

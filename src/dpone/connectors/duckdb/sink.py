@@ -50,6 +50,14 @@ class DuckDBSink:
         )
         if not rows:
             return None
+        if not self._session.rows(
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
+            "AND table_name = ?",
+            (target.schema, target.name),
+        ):
+            raise SchemaError(
+                f"{target} in {self._config.path} is not a table", remedy="give another name with target:", code="DP403"
+            )
         keys = self._session.rows(
             "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
             "AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dpone.connectors.files.config import Layout
 
 BLOCK_BYTES = 8 << 20
+PART_BYTES = 1 << 20
 RECORD_BYTES = 256 << 20
 GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20  # what one Parquet row group gathers
 _CAST_REMEDY = "declare it: columns: {{cast: {{{name}: {type}}}}}, or types: of the connection"
@@ -194,22 +195,24 @@ def csv_texts(
     block: Block, names: Sequence[str], wanted: Sequence[str], layout: Layout, where: str
 ) -> dict[str, pa.Array]:
     """The texts of the wanted columns. NULL is an unquoted NULL text; in a file of one column, an empty line too."""
+    parse = pacsv.ParseOptions(
+        delimiter=layout.delimiter,
+        quote_char=layout.quote or False,
+        newlines_in_values=bool(layout.quote) and layout.quote.encode() in block.data,
+        ignore_empty_lines=len(names) > 1,
+    )
+    convert = pacsv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=list(wanted),
+        null_values=list(layout.null),
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
     try:
-        table = pacsv.read_csv(
-            pa.BufferReader(block.data),
-            read_options=pacsv.ReadOptions(column_names=list(names), block_size=len(block.data) + 1),
-            parse_options=pacsv.ParseOptions(
-                delimiter=layout.delimiter,
-                quote_char=layout.quote or False,
-                newlines_in_values=bool(layout.quote),
-                ignore_empty_lines=len(names) > 1,
-            ),
-            convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()),
-                include_columns=list(wanted),
-                null_values=list(layout.null),
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
+        table = _in_parts(
+            block.data,
+            lambda data, size: pacsv.read_csv(
+                data, pacsv.ReadOptions(column_names=list(names), block_size=size), parse, convert
             ),
         )
     except pa.ArrowInvalid as error:
@@ -224,6 +227,16 @@ def csv_texts(
             f"{where}: the text after line {block.line} is not UTF-8", where=where, remedy="convert it with iconv"
         ) from error
     return {name: values.one(table[name]) for name in wanted}
+
+
+def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table]) -> pa.Table:
+    """Parse in parts, which pyarrow does side by side; in one, when a record is longer than a part or wrong."""
+    if len(data) > PART_BYTES:
+        try:
+            return parse(pa.BufferReader(data), PART_BYTES)
+        except pa.ArrowInvalid:
+            pass
+    return parse(pa.BufferReader(data), len(data) + 1)
 
 
 def _ragged(block: Block, width: int, layout: Layout) -> tuple[int, int]:
@@ -338,13 +351,14 @@ def read_jsonl(
                 raise _not_json(where, block.line + 1)
             table = _parse_json(block, schema, "ignore" if opaque else "error", where)
             arrays = {column.name: values.one(table[column.name]) for column in scalars}
-            if opaque:
-                _check_keys(lines, [column.name for column in known], table.num_rows, block, where)
+            rows = _lines(block, where) if opaque else None
+            if rows is not None:
+                _check_keys(rows, [column.name for column in known], table.num_rows, block, where)
             for column in scalars:
                 if column.native == "json number" and f'"{column.name}"' in lines:
                     _refuse_strings(lines, column, block, where)
-            if nested:
-                arrays |= _nested(lines, nested, block, where)
+            if nested and rows is not None:
+                arrays |= _nested(rows, nested, block, where)
             out = [
                 arrays[column.name] if column.native == NESTED else _json_values(arrays[column.name], column, where)
                 for column in columns
@@ -410,13 +424,10 @@ def _readable(line: str, schema: pa.Schema) -> bool:
 
 
 def _pyarrow_json(data: bytes, schema: pa.Schema, unexpected: str) -> pa.Table:
-    return pajson.read_json(
-        pa.BufferReader(data),
-        read_options=pajson.ReadOptions(block_size=len(data) + 1),
-        parse_options=pajson.ParseOptions(
-            explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior=unexpected
-        ),
+    options = pajson.ParseOptions(
+        explicit_schema=schema, newlines_in_values=False, unexpected_field_behavior=unexpected
     )
+    return _in_parts(data, lambda part, size: pajson.read_json(part, pajson.ReadOptions(block_size=size), options))
 
 
 def _new_key(name: str, place: str, where: str) -> DataError:
@@ -427,25 +438,36 @@ def _new_key(name: str, place: str, where: str) -> DataError:
     )
 
 
-_LINES = r"(SELECT unnest(string_split(v, chr(10))) AS line FROM t)"
-_ROWS = rf"(SELECT line FROM {_LINES} WHERE trim(line, ' ' || chr(9) || chr(13)) <> '')"
 # A real number of many digits goes through a double in DuckDB; whole numbers do not.
 _MANY_DIGITS = r"[0-9.]{17,}|[0-9]{16,}[eE]"
 
 
-def _check_keys(lines: str, known: list[str], rows: int, block: Block, where: str) -> None:
+def _lines(block: Block, where: str) -> pa.Array:
+    """The lines of a block that are not blank."""
+    one_value = pacsv.ParseOptions(delimiter="\x01", quote_char=False)  # a raw \x01 is no JSON
+    convert = pacsv.ConvertOptions(column_types={"line": pa.string()})
     try:
-        found = values.sql(
-            "SELECT count(*) AS rows, list_distinct(flatten(list(keys))) AS names, "
-            "bool_or(len(keys) <> len(list_distinct(keys))) AS twice "
-            f"FROM (SELECT json_keys(line) AS keys FROM {_ROWS})",
-            {"v": pa.array([lines])},
-        ).to_pylist()[0]
+        table = _in_parts(
+            block.data,
+            lambda data, size: pacsv.read_csv(
+                data, pacsv.ReadOptions(column_names=["line"], block_size=size), one_value, convert
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _not_json(where, block.line + 1) from error
+    lines = values.one(table["line"])
+    return lines.filter(pc.invert(pc.match_substring_regex(lines, r"^[ \t\r]*$")))
+
+
+def _check_keys(lines: pa.Array, known: list[str], rows: int, block: Block, where: str) -> None:
+    try:
+        found = values.sql("SELECT keys FROM (SELECT json_keys(line) AS keys FROM t) GROUP BY ALL", {"line": lines})
     except ValueError as error:
         raise _not_json(where, block.line + 1) from error
-    if found["rows"] != rows or found["twice"]:
+    kinds: list[list[str]] = found["keys"].to_pylist()
+    if len(lines) != rows or any(len(keys) != len(set(keys)) for keys in kinds):
         raise _not_json(where, block.line + 1)
-    new = sorted(set(found["names"] or ()) - set(known))
+    new = sorted({key for keys in kinds for key in keys} - set(known))
     if new:
         raise _new_key(new[0], f"a line after line {block.line}", where)
 
@@ -455,8 +477,8 @@ def _refuse_strings(lines: str, column: Column, block: Block, where: str) -> Non
     if not pc.match_substring_regex(pa.array([lines]), _escaped(column.name) + r'\s*:\s*"')[0].as_py():
         return
     pointer = _pointer(column.name)
-    query = f"SELECT bool_or(json_type(line, '{pointer}') = 'VARCHAR') AS v FROM {_ROWS}"
-    if values.sql(query, {"v": pa.array([lines])})["v"][0].as_py():
+    query = f"SELECT bool_or(json_type(line, '{pointer}') = 'VARCHAR') AS v FROM t"
+    if values.sql(query, {"line": _lines(block, where)})["v"][0].as_py():
         raise DataError(
             f"{where}: after line {block.line} column {column.name} has a string among its numbers",
             where=f"{where}, column {column.name}",
@@ -473,18 +495,18 @@ def _pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1").replace("'", "''")
 
 
-def _nested(lines: str, columns: Sequence[Column], block: Block, where: str) -> dict[str, pa.Array]:
+def _nested(lines: pa.Array, columns: Sequence[Column], block: Block, where: str) -> dict[str, pa.Array]:
     """The JSON texts of nested values. JSON null is NULL."""
     pointers = ", ".join(f"'{_pointer(column.name)}'" for column in columns)
     names = [f"v{index}" for index in range(len(columns))]
     parts = ", ".join(f"nullif(found[{index + 1}]::VARCHAR, 'null') AS v{index}" for index in range(len(columns)))
-    suspect = " OR ".join(f"NOT contains(line, {name})" for name in names)
+    altered = " OR ".join(f"NOT contains(line, {name})" for name in names)
     query = (
-        f"SELECT *, CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') AND ({suspect}) THEN line END AS line_ FROM "
-        f"(SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM {_ROWS}))"
+        f"SELECT *, CASE WHEN {altered} THEN CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') THEN line END END AS line_ "
+        f"FROM (SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM t))"
     )
     try:
-        table = values.sql(query, {"v": pa.array([lines])})
+        table = values.sql(query, {"line": lines})
     except ValueError as error:
         raise _not_json(where, block.line + 1) from error
     arrays = {column.name: values.one(table[name]) for column, name in zip(columns, names, strict=True)}

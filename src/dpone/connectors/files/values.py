@@ -7,7 +7,8 @@ type whose texts could be written again from the values alone, so that inference
     inferred int64       no plus sign, no leading zero, no -0
     inferred fixed       decimal(38,s): every value has the same s digits after the point
     inferred number      decimal(38,9) or decimal(38,18): no value ends in a zero after the point
-    inferred float       float64: some value has an exponent, every value is the shortest text of its double
+    inferred float       float64: every value is the shortest text of its double, all as Arrow writes them (5, 1e-7) or
+                         all as Python does (5.0, 1e-07)
     inferred date        YYYY-MM-DD
     inferred timestamp   YYYY-MM-DD, T or a blank, HH:MM:SS, at most six digits after the point
     inferred timestamptz the same with Z or an offset; the instant is kept, the offset is not
@@ -172,15 +173,17 @@ def read_text(text: pa.Array, column: Column) -> pa.Array:
         minus = pc.sum(pc.starts_with(text, "-")).as_py()
         if minus and minus != pc.sum(pc.less(values, pa.scalar(0, values.type))).as_py():
             raise ValueError("a negative zero")
-    if column.native == "inferred float" and not _every(_shortest(values, text)):
+    if column.native == "inferred float" and not _shortest(values, text):
         raise ValueError("a number has more digits than a double keeps")
     return values
 
 
-def _shortest(values: pa.Array, text: pa.Array) -> pa.Array:
-    """Whether each text is what Arrow (1e-7), or Python and DuckDB (1e-07, 5.0) write for the double."""
+def _shortest(values: pa.Array, text: pa.Array) -> bool:
+    """Whether all texts are what Arrow (5, 1e-7), or what Python and DuckDB (5.0, 1e-07) write for the doubles."""
+    if _every(pc.equal(pc.cast(values, pa.string()), text)):
+        return True
     other = one(sql("SELECT v::VARCHAR AS v FROM t", {"v": values})["v"])
-    return pc.or_(pc.equal(pc.cast(values, pa.string()), text), pc.equal(other, text))
+    return _every(pc.equal(other, text))
 
 
 _PATTERNS = {
@@ -198,7 +201,7 @@ def infer(name: str, text: pa.Array) -> Column:
     candidates = _candidates(name, text.slice(0, 100)) if len(text) else []
     for candidate in candidates:
         column = candidate
-        if column.native == "inferred float" and not _any(text, "[0-9][eE][+-]?[0-9]"):
+        if column.native == "inferred float" and not _any(text, "[eE.]"):
             continue
         if column.native in ("inferred fixed", "inferred number"):
             scale = _scale(column.native, text)

@@ -107,6 +107,8 @@ def translate(
     if meaning is None:
         meaning = _wordy(error) if connecting else _UNKNOWN if state else _UNREACHABLE
     kind = meaning.error or (SourceUnavailable if side == "source" else SinkUnavailable)
+    # A host that stayed silent for the whole connect_timeout is not waited for again and again.
+    retryable = meaning.retryable and not isinstance(error, psycopg.errors.ConnectionTimeout)
     said = _said(error, meaning, connecting=connecting)
     message, remedy = f"{act}: {said}", meaning.remedy
     if kind is DataError:
@@ -115,15 +117,15 @@ def translate(
             message = f"{act}, column {column}: {said}"
             if state[:2] == "22":
                 remedy = f"{meaning.remedy}: columns: {{cast: {{{column}: text}}}}"
-    return kind(message, remedy=remedy, retryable=meaning.retryable)
+    return kind(message, remedy=remedy, retryable=retryable)
 
 
 def _said(error: psycopg.Error, meaning: _Meaning, *, connecting: bool) -> str:
     state = error.sqlstate
     if state is None:
         # libpq's own words hold host, port and user, never the password or a row.
-        text = str(error).strip().splitlines()
-        return text[-1 if connecting else 0].strip() if text else "the connection is gone"
+        text = [line.strip() for line in str(error).splitlines() if line.strip() and "Is the server running" not in line]
+        return text[-1 if connecting else 0] if text else "the connection is gone"
     text_of = error.diag.message_primary
     if meaning.quote and text_of:
         return f"{text_of} (SQLSTATE {state})"

@@ -84,7 +84,6 @@ class PostgresSink:
             raise SchemaError(
                 f"{target} in {self._config.identity} is not a table",
                 remedy="give another name with target:",
-                where=str(target),
                 code="DP403",
             )
         missing = [name for name, granted in (("SELECT", readable), ("INSERT", writable)) if not granted]
@@ -93,7 +92,6 @@ class PostgresSink:
             raise PermissionDenied(
                 f"writing {target}: role {session.user} lacks {' and '.join(missing)}",
                 remedy=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};",
-                where=str(target),
             )
         columns = session.rows(_COLUMNS, (oid,))
         return TargetSchema(
@@ -177,7 +175,6 @@ class PostgresSink:
             raise SchemaError(
                 f"schema {name} does not exist in {self._config.identity}",
                 remedy=f"CREATE SCHEMA {quoted}; or set the option create_schema: true of the sink",
-                where=name,
                 code="DP402",
             )
         missing = [privilege for privilege, granted in zip(("USAGE", "CREATE"), rows[0], strict=True) if not granted]
@@ -185,7 +182,6 @@ class PostgresSink:
             raise PermissionDenied(
                 f"writing to schema {name}: role {session.user} lacks {' and '.join(missing)}",
                 remedy=f"GRANT USAGE, CREATE ON SCHEMA {quoted} TO {self.dialect.quote(session.user)};",
-                where=name,
             )
         return True
 
@@ -227,7 +223,6 @@ class PostgresClaim(SqlClaim):
             raise SchemaError(
                 f"column {column.name}: the type {schema}.{name} exists in the sink with other labels",
                 remedy=f"give it the labels of the source in the same order, or {_cast(column)}",
-                where=column.name,
                 code="DP406",
             )
 
@@ -238,7 +233,6 @@ class PostgresClaim(SqlClaim):
             raise SchemaError(
                 f"column {column.name}: its type {column.native} does not exist in the sink",
                 remedy=f"create the type or its extension there, or {_cast(column)}",
-                where=column.name,
                 code="DP406",
             )
 

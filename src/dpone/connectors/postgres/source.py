@@ -203,7 +203,6 @@ class PostgresSource:
             raise SchemaError(
                 f"{stream.name} does not exist in {self._config.identity}",
                 remedy=f"did you mean {close[0]}?" if close else "list what is there with `dpone init`",
-                where=stream.name,
                 code="DP401",
             )
         relation = _Relation(*rows[0])
@@ -212,7 +211,6 @@ class PostgresSource:
             raise PermissionDenied(
                 f"reading {stream.name}: role {session.user} may not use the schema {table.schema}",
                 remedy=f"GRANT USAGE ON SCHEMA {schema} TO {role};",
-                where=stream.name,
             )
         return relation
 
@@ -239,7 +237,6 @@ class PostgresSource:
         raise PermissionDenied(
             f"reading {stream.name}: role {session.user} may not select {', '.join(denied) if some else 'from it'}",
             remedy=f"GRANT SELECT{some} ON {session.dialect.table(table)} TO {quote(session.user)};",
-            where=stream.name,
         )
 
     def _estimate(self, stream: Stream, table: Table, relation: _Relation, columns: Sequence[Column]) -> int | None:
@@ -296,7 +293,6 @@ class PostgresSource:
             raise SchemaError(
                 f"{stream.name}: the cursor {stream.cursor} is a {column.base}, which has no exact order to read by",
                 remedy="choose a column of an integer, numeric, date or timestamp type",
-                where=stream.name,
                 code="DP404",
             )
         if kind in ("text", "character varying") and column.collation not in ("C", "POSIX"):
@@ -304,7 +300,6 @@ class PostgresSource:
                 f"{stream.name}: the cursor {stream.cursor} is text ordered by the collation {column.collation}, "
                 "which changes with the server's libraries",
                 remedy='choose another cursor, or a view with the column COLLATE "C"',
-                where=stream.name,
                 code="DP404",
             )
         return CursorSql("({})::text".format, ("{}::" + kind).format)
@@ -330,7 +325,6 @@ def _check_end(stream: Stream, window: Window) -> None:
         raise DataError(
             f"the cursor {stream.cursor} of {stream.name} holds infinity or NaN, so no later row would ever be newer",
             remedy="leave such rows out with filter, or choose another cursor",
-            where=stream.name,
             code="DP412",
         )
 
@@ -363,7 +357,6 @@ def _cast(stream: Stream, column: Column, found: _Found) -> Column:
         raise SchemaError(
             f"{stream.name}: column {column.name} is a {found.base}, which cannot be read as {wanted}",
             remedy=f"columns: {{cast: {{{column.name}: text}}}} is always possible",
-            where=stream.name,
             code="DP404",
         )
     return replace(column, native=found.base)

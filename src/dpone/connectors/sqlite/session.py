@@ -24,7 +24,7 @@ from dpone.arrow.types import arrow_schema
 from dpone.connectors.sqlite.dialect import SqliteDialect
 from dpone.connectors.sqlite.errors import CAST, Side, mapped
 from dpone.connectors.sqlite.values import decode, encode
-from dpone.errors import ConfigError, ConflictError, DataError, SinkUnavailable, SourceUnavailable
+from dpone.errors import ConfigError, ConflictError, DataError, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
@@ -176,8 +176,10 @@ class SqliteSession:
             raise SourceUnavailable(f"{self._act}: the file does not exist", remedy="check the path")
         if self._side == "sink" and not self._file.parent.is_dir():
             folder = Path(path).parent
-            raise SinkUnavailable(
-                f"{self._act}: the folder {folder} does not exist", remedy="create the folder, or check the path"
+            raise ConfigError(
+                f"{self._act}: the folder {folder} does not exist",
+                remedy="create the folder, or check the path",
+                code="DP140",
             )
         mode = "ro" if self._side == "source" else "rwc"
         with mapped(self._act, self._side):

@@ -13,7 +13,7 @@ from dpone.connectors.sqlite import catalog
 from dpone.connectors.sqlite.config import SqliteConfig
 from dpone.connectors.sqlite.dialect import SqliteDialect
 from dpone.connectors.sqlite.session import SqliteSession
-from dpone.errors import SchemaError, SinkUnavailable
+from dpone.errors import ConfigError, SchemaError
 from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
 from dpone.sql.dialect import Dialect
@@ -33,9 +33,10 @@ class SqliteSink:
         self._locks: list[OsLock] = []
         self._dialect = SqliteDialect()
         if not self._path.parent.is_dir():
-            raise SinkUnavailable(
+            raise ConfigError(
                 f"writing sqlite {self._path}: the folder {self._path.parent} does not exist",
                 remedy="create the folder, or check the path",
+                code="DP140",
             )
 
     @property
@@ -52,7 +53,9 @@ class SqliteSink:
         if found is None:
             return None
         if found.is_view:
-            raise SchemaError(f"the target {target.name} is a view", remedy="give the name of a table (target:)")
+            raise SchemaError(
+                f"{target.name} in {self._path} is not a table", remedy="give another name with target:", code="DP403"
+            )
         return TargetSchema(
             {column.name: column.native for column in found.columns},
             frozenset(

@@ -39,6 +39,8 @@ class SqliteSource:
         columns = choose_columns(stream, tuple(self._column(stream, relation, column) for column in relation.columns))
         if stream.cursor:
             self._cursor_class(stream, relation, columns)
+        if stream.filter:  # a mistake in it shows in the plan
+            self._session.rows(f"EXPLAIN SELECT 1 FROM {self._quoted(relation)} WHERE ({stream.filter})")
         [(version,)] = self._session.rows("SELECT sqlite_version()")
         return StreamSchema(
             columns,
