@@ -387,6 +387,116 @@ def test_an_existing_target_that_is_too_narrow_is_refused(shop: Shop) -> None:
     assert ["keep"] == [drift["decision"] for drift in record.drift]
 
 
+# -- what must not be lost by surprise ------------------------------------------------------------------------------
+
+
+def test_a_table_is_not_written_onto_itself(shop: Shop) -> None:
+    """A stream whose target is its own source is refused: a filter would delete rows of the source."""
+    shop.sink = shop.source
+    assert "DP137" == failure(shop.run({"filter": "id < 10"}))["code"]
+    assert [(1000,)] == shop.sql("SELECT count(*) FROM orders")
+
+
+def test_replace_is_refused_where_a_foreign_key_cascades(shop: Shop) -> None:
+    """Deleting and inserting the rows of a table that others reference with ON DELETE CASCADE would empty those."""
+    shop.run({"write": "replace"})
+    ask(
+        shop.sink,
+        "ALTER TABLE orders ADD PRIMARY KEY (id)",
+        "CREATE TABLE invoices (order_id int REFERENCES orders ON DELETE CASCADE)",
+        "INSERT INTO invoices SELECT id FROM orders",
+    )
+    shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
+    found = failure(shop.run({"write": "replace"}))
+    assert "DP407" == found["code"]
+    assert "invoices" in found["message"]
+    assert [(1000,)] == ask(shop.sink, "SELECT count(*) FROM invoices")
+
+
+def test_a_cursor_that_would_change_its_order_is_refused(shop: Shop) -> None:
+    """A numeric without precision travels to DuckDB as text, where 9 is after 10: it cannot be the cursor there."""
+    shop.sql("ALTER TABLE orders ADD COLUMN version numeric NOT NULL DEFAULT 9")
+    assert "succeeded" == shop.run({"write": "merge", "cursor": "version"}).status
+    to_duckdb(shop)
+    assert "DP404" == failure(shop.run({"write": "merge", "cursor": "version"}))["code"]
+    cast = {"columns": {"cast": {"id": "text"}}, "cursor": "id"}
+    assert "DP404" == failure(shop.run(cast))["code"]
+
+
+def test_a_dropped_target_is_loaded_from_the_beginning(shop: Shop) -> None:
+    """When the target is gone the checkpoint is not used, and the record says so."""
+    shop.run(MERGE)
+    ask(shop.sink, "DROP TABLE orders")
+    shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
+    record = shop.run(MERGE)
+    assert 1001 == record.changes["inserted"]
+    assert "is gone" in " ".join(record.notes)
+
+
+@pytest.mark.parametrize("changed", [{"cursor": "id"}, {"filter": "id > 5"}])
+def test_a_checkpoint_is_not_used_for_another_cursor_or_filter(shop: Shop, changed: dict[str, Any]) -> None:
+    """A changed cursor or filter makes the old position meaningless; reset starts again and nothing is lost."""
+    shop.run(MERGE | {"filter": "id > 100"})
+    settings = MERGE | {"filter": "id > 100"} | changed
+    assert "DP136" == failure(shop.run(settings))["code"]
+    dpone.reset(shop.manifest({"public.orders": settings}), select=["public.orders"])
+    assert "succeeded" == shop.run(settings).status
+    [(expected,)] = shop.sql(f"SELECT count(*) FROM orders WHERE {settings['filter']}")
+    assert [(expected,)] == ask(shop.sink, "SELECT count(*) FROM orders")
+
+
+def test_the_last_receipt_does_not_depend_on_clocks(shop: Shop) -> None:
+    """A receipt written with a clock in the future is not taken for the last one for ever."""
+    append = {"write": "append", "cursor": "updated_at"}
+    shop.run(append)
+    ask(shop.sink, "UPDATE _dpone_loads SET opened_at = '2999-01-01'")
+    shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
+    assert 1 == shop.run(append).changes["inserted"]
+    assert 0 == shop.run(append).rows["extracted"]
+
+
+def test_a_stream_has_one_state_however_it_is_spelled(shop: Shop) -> None:
+    """`orders` and `public.orders` are one stream: respelling it does not append everything again."""
+    append = {"write": "append", "cursor": "updated_at"}
+    assert 1000 == dpone.run(shop.manifest({"public.orders": append})).streams[0].changes["inserted"]
+    assert 0 == dpone.run(shop.manifest({"orders": append})).streams[0].changes["inserted"]
+
+
+def test_replace_does_not_empty_an_excluded_column(shop: Shop) -> None:
+    """A column that only the target has cannot survive a replace of every row, so that is refused."""
+    shop.run({"write": "replace"})
+    shop.sql("UPDATE orders SET total = 0 WHERE id = 1")
+    found = failure(shop.run({"write": "replace", "columns": {"exclude": ["note"]}}))
+    assert ("DP406", True) == (found["code"], "note" in found["message"])
+    assert [(1000,)] == ask(shop.sink, "SELECT count(note) FROM orders")
+
+
+def test_a_new_column_does_not_double_the_rows_at_the_checkpoint(shop: Shop) -> None:
+    """The rows at the checkpoint are read again when a column came, and are found in the target without it."""
+    append = {"write": "append", "cursor": "updated_at"}
+    shop.run(append)
+    shop.sql("ALTER TABLE orders ADD COLUMN extra int DEFAULT 5")
+    assert 0 == shop.run(append).changes["inserted"]
+    assert [(1000,)] == ask(shop.sink, "SELECT count(*) FROM orders")
+
+
+def test_rows_hidden_by_row_security_are_an_error(shop: Shop) -> None:
+    """A role that sees only some rows does not load some rows as if they were all."""
+    shop.sql(
+        "CREATE ROLE seer LOGIN",
+        "GRANT SELECT ON orders TO seer",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY few ON orders FOR SELECT USING (id < 10)",
+    )
+    try:
+        made = Shop(shop.folder, shop.source.replace("postgres@", "seer@"), shop.sink)
+        found = failure(made.run({"write": "replace"}))
+        assert "permission" == found["category"]
+        assert "row-level security" in found["message"]
+    finally:
+        shop.sql("DROP OWNED BY seer", "DROP ROLE seer")
+
+
 # -- the record ------------------------------------------------------------------------------------------------------
 
 

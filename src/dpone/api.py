@@ -48,7 +48,7 @@ class RunResult:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of `dpone run`: 0, 1, 3, 4, 75 or 130."""
+        """The exit code of `dpone run`: 0, 1, 2, 3, 4, 75 or 130."""
         if self.ok:
             wanted = [stream for stream in self.streams if stream.proof.get("level") != "none"]
             return 0 if all(stream.proven for stream in wanted) else 4
@@ -58,7 +58,11 @@ class RunResult:
         if failures and all(failure["code"] == "DP701" for failure in failures):
             return 75
         refused = all(failure["category"] in ("config", "schema") for failure in failures)
-        return 3 if failures and refused and len(failures) == len(self.streams) else 1
+        if not refused or len(failures) < len(self.streams):
+            return 1
+        # As in `dpone plan`: DP12x and DP13x are refusals of a manifest that is fine in itself.
+        fine = any(failure["category"] == "schema" or failure["code"][:4] in ("DP12", "DP13") for failure in failures)
+        return 3 if fine else 2
 
     def to_json(self) -> str:
         """The run record."""

@@ -52,10 +52,12 @@ from dpone.sdk import (
 
 
 def source(path: Path | str, **config: Any) -> FilesSource:
+    """A source with these settings."""
     return FilesSource(FilesConfig(path=str(path), **config))
 
 
 def schema_of(path: Path | str, stream: str = "t", **config: Any) -> dict[str, str]:
+    """The type names of a stream's columns."""
     described = source(path, **config).describe(Stream(stream))
     return {column.name: type_name(column.type, column.logical) for column in described.columns}
 
@@ -68,6 +70,7 @@ def read(path: Path | str, stream: Stream | str = "t", window: Window | None = N
 def read_with(
     files: FilesSource, stream: Stream | str = "t", window: Window | None = None
 ) -> tuple[list[Any], Window, StreamSchema]:
+    """The rows as tuples, the window with its bounds, the schema."""
     stream = Stream(stream) if isinstance(stream, str) else stream
     described = files.describe(stream)
     reading = files.open(stream, described, window or Window(full=not stream.cursor))
@@ -92,6 +95,7 @@ def failure(kind: type[DponeError], act: Callable[[], object]) -> DponeError:
 
 
 def csv_file(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
+    """Write a file."""
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
@@ -196,7 +200,8 @@ def test_every_capability_is_declared_and_every_gap_explained() -> None:
     [
         ("file:///data/x.csv", {"path": "/data/x.csv"}),
         ("file://rel/dir?format=csv", {"path": "rel/dir", "format": "csv"}),
-        ("csv://in/%C3%A4 b.txt?delimiter=;&header=false", {"path": "in/ä b.txt", "format": "csv", "delimiter": ";", "header": False}),
+        ("csv://in/%C3%A4.txt?delimiter=;&header=false",
+         {"path": "in/ä.txt", "format": "csv", "delimiter": ";", "header": False}),
         ("jsonl:///d/*.log?sample_rows=5", {"path": "/d/*.log", "format": "jsonl", "sample_rows": 5}),
         ("parquet://p", {"path": "p", "format": "parquet"}),
         ("csv://x?null=NA&null=", {"path": "x", "format": "csv", "null": ("NA", "")}),
@@ -293,6 +298,8 @@ def test_files_of_one_stream_have_the_same_columns(tmp_path: Path) -> None:
         ([".5"], "text", [".5"]),
         (["0.30000000000000004", "1.5"], "decimal(38,18)", [Decimal("0.30000000000000004"), Decimal("1.5")]),
         (["1e-07", "2.5"], "float64", [1e-7, 2.5]),
+        (["5.0", "7.25"], "float64", [5.0, 7.25]),
+        (["5.0", "7"], "text", ["5.0", "7"]),
         (["1e400", "1e5"], "text", ["1e400", "1e5"]),
         (["0.1000000000000000000001", "1e+16"], "text", ["0.1000000000000000000001", "1e+16"]),
         (["true", "false"], "boolean", [True, False]),
@@ -344,7 +351,7 @@ def test_a_late_misfit_is_an_error(tmp_path: Path, first: str, bad: str) -> None
         ("int64", ["007", "+5", "-0"], [7, 5, 0]),
         ("uint64", ["18446744073709551615"], [2**64 - 1]),
         ("int8", ["-128"], [-128]),
-        ("decimal(10,2)", ["1", "1.5", "+001.50", "1e2", ".5"], [Decimal(n) for n in ("1", "1.5", "1.5", "100", "0.5")]),
+        ("decimal(10,2)", ["1", "1.5", "+001.50", "1e2", ".5"], list(map(Decimal, ("1", "1.5", "1.5", "100", "0.5")))),
         ("float64", ["1", "1e-7", "inf", "-Infinity"], [1.0, 1e-7, math.inf, -math.inf]),
         ("float32", ["0.1"], [0.10000000149011612]),
         ("time", ["23:59:59.5", "00:00:00"], [time(23, 59, 59, 500000), time(0)]),
@@ -403,6 +410,7 @@ def test_awkward_text(tmp_path: Path, name: str) -> None:
 
 
 def write_packed(path: Path, data: bytes) -> None:
+    """Write a file, compressed as its name says."""
     codec = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
     if codec is None:
         path.write_bytes(data)
@@ -415,12 +423,15 @@ def write_packed(path: Path, data: bytes) -> None:
 def test_records_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Blocks end after whole records, wherever the border falls and however long a record is."""
     monkeypatch.setattr(formats, "BLOCK_BYTES", size)
-    chance = random.Random(size)
+    chance = random.Random(size)  # noqa: S311
     rows = [
         ("".join(chance.choices('ab,"\n\r ż', k=chance.randrange(0, 90))), chance.choice([None, "", "x\ny", '"']))
         for _ in range(300)
     ]
-    cell = lambda text: "" if text is None else '"' + text.replace('"', '""') + '"'  # noqa: E731
+
+    def cell(text: str | None) -> str:
+        return "" if text is None else '"' + text.replace('"', '""') + '"'
+
     csv_file(tmp_path, "a,b\n" + "".join(f"{cell(a)},{cell(b)}\n" for a, b in rows))
     assert rows == read(tmp_path, types={"a": "text", "b": "text"})
 
@@ -476,7 +487,7 @@ def test_files_that_are_no_clean_csv(tmp_path: Path, text: bytes, kind: type[Dpo
 
 def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
     """A cut off gzip or zstd file is never read as a shorter one."""
-    rows = "a\n" + "".join(f"{index}\n" for index in random.Random(1).choices(range(10**9), k=50_000))
+    rows = "a\n" + "".join(f"{index}\n" for index in random.Random(1).choices(range(10**9), k=50_000))  # noqa: S311
     for name in ("x.csv.gz", "x.csv.zst"):
         write_packed(tmp_path / name, rows.encode())
         whole = (tmp_path / name).read_bytes()
@@ -528,7 +539,10 @@ def test_json_values(tmp_path: Path) -> None:
     assert [("2024-01-01", "", None, None), (True, None, False, None)] == [
         tuple(row[column] for row in rows) for column in (2, 3)
     ]
-    exact = lambda text: None if text is None else json.loads(text, parse_float=Decimal)  # noqa: E731
+
+    def exact(text: str | None) -> Any:
+        return None if text is None else json.loads(text, parse_float=Decimal)
+
     nested = [json.loads(line, parse_float=Decimal) for line in lines if line]
     assert [row.get("n") for row in nested] == [exact(row[4]) for row in rows]
     assert [row.get("m") for row in nested] == [exact(row[5]) for row in rows]
@@ -564,6 +578,8 @@ def test_json_numbers_that_fit_no_decimal_stay_json(tmp_path: Path) -> None:
         ('{"a":1}', '{"a":1', ""),
         ('{"n":{}}', '{"n":1} {"n":2}', ""),
         ('{"n":{}}', '{"n":1', ""),
+        ('{"n":{}}', "[1]", ""),
+        ('{"n":{}}', "5", ""),
     ],
 )
 def test_late_json_misfits_are_errors(tmp_path: Path, first: str, bad: str, column: str) -> None:
@@ -604,7 +620,7 @@ def test_json_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_parquet_types(tmp_path: Path) -> None:
-    """Types come from the file; large, view and dictionary types become plain; the rest is widened or refused by name."""
+    """Types come from the file; large and dictionary types become plain; the rest is widened or refused by name."""
     instant = datetime(2024, 1, 1, tzinfo=UTC)
     table = pa.table(
         {
@@ -614,18 +630,22 @@ def test_parquet_types(tmp_path: Path) -> None:
             "ns": pa.array([1], pa.timestamp("ns")), "ms": pa.array([1], pa.timestamp("ms")),
             "zone": pa.array([instant], pa.timestamp("us", "Europe/Warsaw")), "t32": pa.array([1], pa.time32("ms")),
             "list": pa.array([["x", None]], pa.large_list(pa.large_string())),
-            "wide": pa.array([Decimal("1" * 40 + ".5")], pa.decimal256(45, 1)), "fixed": pa.array([b"ab"], pa.binary(2)),
+            "wide": pa.array([Decimal("1" * 40 + ".5")], pa.decimal256(45, 1)),
+            "fixed": pa.array([b"ab"], pa.binary(2)),
             "uuid": pa.array([bytes(range(16))], pa.uuid()), "json": pa.array(['{"a": 1}'], pa.json_()),
-            "struct": pa.array([{"x": 1, "y": [0.5, None], "z": "ż"}]), "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
+            "struct": pa.array([{"x": 1, "y": [0.5, None], "z": "ż"}]),
+            "map": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.int64())),
             "gap": pa.array([1], pa.duration("us")), "null": pa.nulls(1),
         }
     )  # fmt: skip
     pq.write_table(table, tmp_path / "t.parquet")
     expected = {
         "a.b": ("uint64", 1), "a": ("int8", 2), "dict": ("text", "x"), "view": ("text", "v"), "large": ("text", "l"),
-        "half": ("float32", 1.5), "ns": ("timestamp[ns]", None), "ms": ("timestamp", datetime(1970, 1, 1, 0, 0, 0, 1000)),
+        "half": ("float32", 1.5), "ns": ("timestamp[ns]", None),
+        "ms": ("timestamp", datetime(1970, 1, 1, 0, 0, 0, 1000)),
         "zone": ("timestamptz", instant), "t32": ("time", time(0, 0, 0, 1000)), "list": ("list<text>", ["x", None]),
-        "wide": ("text", "1" * 40 + ".5"), "fixed": ("binary", b"ab"), "uuid": ("uuid", "00010203-0405-0607-0809-0a0b0c0d0e0f"),
+        "wide": ("text", "1" * 40 + ".5"), "fixed": ("binary", b"ab"),
+        "uuid": ("uuid", "00010203-0405-0607-0809-0a0b0c0d0e0f"),
         "json": ("json", '{"a": 1}'), "struct": ("json", '{"x":1,"y":[0.5,null],"z":"ż"}'), "map": ("json", '{"k":1}'),
         "gap": ("text", None), "null": ("text", None),
     }  # fmt: skip
@@ -704,26 +724,25 @@ def test_a_file_that_changes_while_it_is_read_fails(tmp_path: Path, monkeypatch:
     failure(DataError, lambda: list(reading.read(reading.slices[0])))
 
 
-CURSORS: list[tuple[str, str, list[Any]]] = [
-    ("int", "int64", [1, 2, 2, 3]),
-    ("day", "date", [date(2024, 1, day) for day in (1, 2, 2, 3)]),
-    ("at", "timestamptz", [datetime(2024, 1, day, 1, 2, 3, 456789, tzinfo=UTC) for day in (1, 2, 2, 3)]),
-    ("num", "decimal(20,3)", [Decimal(text) for text in ("1.5", "20", "20", "100")]),
-    ("text", "text", ["a", "b", "b", "ż"]),
+CURSORS: list[tuple[str, list[Any]]] = [
+    ("int64", [1, 2, 2, 3]),
+    ("date", [date(2024, 1, day) for day in (1, 2, 2, 3)]),
+    ("timestamptz", [datetime(2024, 1, day, 1, 2, 3, 456789, tzinfo=UTC) for day in (1, 2, 2, 3)]),
+    ("decimal(20,3)", [Decimal(text) for text in ("1.5", "20", "20", "100")]),
+    ("text", ["a", "b", "b", "ż"]),
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "cursors"), CURSORS, ids=[name for name, *_ in CURSORS])
+@pytest.mark.parametrize(("kind", "cursors"), CURSORS, ids=[kind for kind, _ in CURSORS])
 @pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
-def test_cursor_windows(tmp_path: Path, name: str, kind: str, cursors: list[Any], format_: Any) -> None:
+def test_cursor_windows(tmp_path: Path, kind: str, cursors: list[Any], format_: Any) -> None:
     """Windows are (after, until]; ties that change are read again, NULL cursors as asked, nothing twice."""
     first, _, second, third = cursors
     config = {"types": {"c": kind, "v": "int64"}}
 
     def write(rows: list[tuple[Any, int]]) -> None:
         columns, batch = table_of({"c": (kind, [c for c, _ in rows]), "v": ("int64", [v for _, v in rows])})
-        path = tmp_path / f"out.{format_}"
-        path.unlink(missing_ok=True)
+        (tmp_path / f"out.{format_}").unlink(missing_ok=True)
         put(FilesConfig(path=str(tmp_path), format=format_), columns, [batch], load_id=f"{len(rows)}{rows[-1][1]}")
 
     def move(window: Window, **more: Any) -> tuple[list[int], Window]:
@@ -760,7 +779,8 @@ def test_cursor_windows(tmp_path: Path, name: str, kind: str, cursors: list[Any]
     write([(first, 1), (second, 2), (second, 3), (None, 6)])
     error = failure(DataError, lambda: move(later))
     assert "1 rows" in error.message
-    assert ([6], 1) == (lambda found: (found[0], found[1].null_rows))(move(later, null_cursor="load"))
+    seen, loaded = move(later, null_cursor="load")
+    assert ([6], 1) == (seen, loaded.null_rows)
 
 
 def test_cursors_without_an_order_are_refused(tmp_path: Path) -> None:
@@ -871,7 +891,7 @@ def test_values_outside_the_format_are_refused(tmp_path: Path, format_: Any) -> 
 def test_fidelity_is_declared_per_format(tmp_path: Path) -> None:
     """Every canonical type is exact or widened with a note in every format; other lists are refused in text."""
     for format_ in ("csv", "jsonl", "parquet"):
-        types = FilesSink(FilesConfig(path=str(tmp_path), format=format_)).dialect  # type: ignore[arg-type]
+        types = FilesSink(FilesConfig(path=str(tmp_path), format=format_)).dialect
         for kind in KINDS:
             column = table_of({"x": (kind, [])})[0][0]
             native = types.native(column)
@@ -879,11 +899,14 @@ def test_fidelity_is_declared_per_format(tmp_path: Path) -> None:
             assert types.accepts(native.sql, native)
             assert types.accepts("any", native)
     floats = Column("x", pa.list_(pa.float64()))
-    refused = {f: FilesSink(FilesConfig(path=str(tmp_path), format=f)).dialect.native(floats).fidelity for f in ("csv", "jsonl", "parquet")}  # type: ignore[arg-type]  # fmt: skip
+    refused = {
+        name: FilesSink(FilesConfig(path=str(tmp_path), format=name)).dialect.native(floats).fidelity
+        for name in ("csv", "jsonl", "parquet")
+    }
     assert {"csv": "refused", "jsonl": "refused", "parquet": "exact"} == refused
 
 
-SAMPLE = {
+SAMPLE: dict[str, tuple[str, list[Any]]] = {
     "id": ("int64", [1, 2, 3]),
     "name": ("text", ["", None, 'q"u\n,']),
     "amount": ("decimal(10,2)", [Decimal("1.50"), None, Decimal("-0.10")]),
@@ -986,7 +1009,7 @@ def test_a_target_with_a_schema_is_a_subfolder(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_logical_types_and_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """json and uuid come back as json and uuid; slices are gathered into row groups."""
+    """Logical types come back as they were; slices are gathered into row groups."""
     monkeypatch.setattr(formats, "GROUP_ROWS", 3)
     columns, batch = table_of(
         {"j": ("json", ["{}", "[1]"]), "u": ("uuid", [None, None]), "ns": ("timestamp[ns]", [1, 2])}
@@ -1025,6 +1048,7 @@ def test_a_refused_check_publishes_nothing_and_keeps_the_load(tmp_path: Path) ->
 
 
 def spec_of(columns: tuple[Column, ...], load_id: str, slices: int, write: Any = "replace") -> LoadSpec:
+    """A load of so many slices."""
     load = OpenLoad(load_id, "run", "intent", Window(), tuple(map(Slice, range(slices))), "snapshot")
     return LoadSpec(load, KEY, columns, write, proof="digest")
 
@@ -1053,7 +1077,7 @@ def test_another_load_or_format_starts_afresh(tmp_path: Path) -> None:
         assert set(expected) == set(claim.pending.progress)
         claim.begin(spec_of(columns, "2" * 32, 1)).stage(Slice(0), [batch.slice(0, 1)])
         sink.close()
-        found = FilesSink(FilesConfig(path=str(tmp_path), format=format_)).claim(KEY, run_id="t", holder="h")  # type: ignore[arg-type]
+        found = FilesSink(FilesConfig(path=str(tmp_path), format=format_)).claim(KEY, run_id="t", holder="h")
         assert found.pending is not None
         assert ("2" * 32, {0: 1}) == (found.pending.load_id, {n: d.rows for n, d in found.pending.progress.items()})
         found.reset()
@@ -1125,12 +1149,15 @@ def test_death_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wr
     columns, old = table_of({"id": ("int64", [1, 2, 3]), "v": ("text", ["a", None, ""])})
     _, new = table_of({"id": ("int64", [4, 5, 6, 7]), "v": ("text", ["b", "c", None, ""])})
     slices = [new.slice(0, 2), new.slice(2)]
-    rows = lambda *batches: sorted(row["id"] for batch in batches for row in batch.to_pylist())  # noqa: E731
+
+    def rows(*batches: pa.RecordBatch) -> list[int]:
+        return sorted(row["id"] for batch in batches for row in batch.to_pylist())
+
     before, after = rows(old), rows(new) if write == "replace" else rows(old, new)
 
     def visible(folder: Path) -> list[int]:
-        types = {} if format_ == "parquet" else {"types": {"id": "int64"}}
-        return sorted(row[0] for row in read(folder, "out", **types))
+        types = {} if format_ == "parquet" else {"id": "int64"}
+        return sorted(row[0] for row in read(folder, "out", types=types))
 
     step, finished = 0, False
     while not finished:
@@ -1166,7 +1193,7 @@ def test_an_interrupted_publication_that_someone_changed_is_refused(tmp_path: Pa
     load = sink.claim(KEY, run_id="r", holder="h").begin(spec_of(columns, "n" * 32, 0))
     assert isinstance(load, FilesLoad)
     receipt = Receipt("n" * 32, "r", Window(), {}, "now")
-    load._state.intend("out.csv", 5, "not it", receipt)  # noqa: SLF001 - the state a death leaves
+    load._state.intend("out.csv", 5, "not it", receipt)  # the state a death leaves
     sink.close()
     claim = FilesSink(config).claim(KEY, run_id="s", holder="h")
     failure(StateError, lambda: claim.pending)
@@ -1189,7 +1216,7 @@ def test_names_of_all_sorts(tmp_path: Path) -> None:
     names = ['q"u', "a,b", "two\nlines", "ż", "a.b", " ", *string.punctuation]
     columns, batch = table_of({name: ("int64", [1]) for name in names})
     for format_ in ("csv", "jsonl", "parquet"):
-        config = FilesConfig(path=str(tmp_path / format_), format=format_)  # type: ignore[arg-type]
+        config = FilesConfig(path=str(tmp_path / format_), format=format_)
         put(config, columns, [batch])
         assert dict.fromkeys(names, "int64") == schema_of(tmp_path / format_, "out")
         assert [(1,) * len(names)] == read(tmp_path / format_, "out")

@@ -568,7 +568,7 @@ def test_missing_things_are_named_with_a_suggestion(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="does not exist"):
         source(path)
     assert not path.exists()
-    with pytest.raises(SinkUnavailable, match="missing"):
+    with pytest.raises(ConfigError, match="missing"):
         sink(tmp_path / "missing" / "b.db")
     run_sql(path, "CREATE TABLE orders (id INT)")
     with closing(source(path)) as opened:

@@ -77,26 +77,26 @@ class Ledger:
         balance = self.balance = STRATEGIES[plan.write].balance(self.rows, results)
         if balance.null_keys:
             raise DataError(
-                f"{balance.null_keys} rows of {plan.key.stream} have no value in the key {', '.join(plan.primary_key)}",
+                f"{balance.null_keys} rows of {plan.stream} have no value in the key {', '.join(plan.primary_key)}",
                 remedy="choose a primary_key without NULLs, or filter those rows out",
                 code="DP413",
             )
         if not balance.holds:
             broken = "; ".join(str(equation) for equation in balance.equations if not equation.holds)
             raise InternalError(
-                f"the ledger of {plan.key.stream} does not balance: {broken}",
+                f"the ledger of {plan.stream} does not balance: {broken}",
                 remedy="nothing was committed. For merge, check that the key is unique in the target; else report it",
                 code="DP901",
             )
         if plan.write == "replace" and not balance.staged and balance.before and not plan.allow_empty:
             raise DataError(
-                f"{plan.key.stream} is empty at the source; replacing would remove {balance.before:,} rows",
+                f"{plan.stream} is empty at the source; replacing would remove {balance.before:,} rows",
                 remedy="if that is meant, set allow_empty: true on the stream",
                 code="DP412",
             )
         if plan.proof == "digest" and balance.sink is not None and balance.sink != self.source:
             raise InternalError(
-                f"the contents of {plan.key.stream} differ: source {self.source}, sink {balance.sink}",
+                f"the contents of {plan.stream} differ: source {self.source}, sink {balance.sink}",
                 remedy="nothing was committed; report it with the column types of the table",
                 code="DP902",
             )

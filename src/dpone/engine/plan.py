@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,8 +70,9 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Every decision of one stream."""
+    """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object."""
 
+    stream: str
     key: StreamKey
     source: Stream
     schema: StreamSchema
@@ -83,6 +84,7 @@ class StreamPlan:
     drift: tuple[Drift, ...]
     primary_key: tuple[str, ...]
     proof: Literal["none", "counts", "digest"]
+    origin: Mapping[str, str]
     allow_empty: bool = False
     notes: tuple[str, ...] = ()
 
@@ -102,6 +104,7 @@ class StreamPlan:
             "write": self.write,
             "primary_key": self.primary_key,
             "proof": self.proof,
+            "origin": dict(self.origin),
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -268,35 +271,64 @@ def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
         reading.close()
     dialect = sink.dialect
     steps = plan.steps(dialect, "LOAD", window) if isinstance(dialect, Dialect) else ()
-    return Preview(plan.key.stream, plan, window, len(slices), queries, steps, last=last)
+    return Preview(plan.stream, plan, window, len(slices), queries, steps, last=last)
 
 
 def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
     """Where a new load starts: after the last receipt, with what it remembers of the rows at its end."""
     if not plan.source.cursor:
         return Window(full=True)
-    if receipt is None or receipt.window.full:
-        return Window(full=False)
+    if receipt is None or receipt.window.full or plan.existing is None:
+        return Window(full=False)  # a target that was dropped is loaded from the beginning
+    _check_origin(plan, receipt)
     return Window(full=False, after=receipt.window.until, ties=receipt.window.ties)
+
+
+def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
+    """A checkpoint is a position in one cursor over one set of rows; of others it says nothing."""
+    for name in ("cursor", "filter"):
+        if name in receipt.extra and receipt.extra[name] != plan.origin[name]:
+            raise ConfigError(
+                f"the {name} of {plan.stream} has changed since its last load, whose checkpoint means nothing now",
+                remedy=f"change it back, or forget the checkpoint: dpone reset -s {plan.stream}",
+                code="DP136",
+            )
+
+
+def _origin(manifest: Manifest, stream: Stream) -> dict[str, str]:
+    """What the position in a receipt belongs to. The filter may hold a secret, so only its digest is kept."""
+    return {
+        "source": manifest.source.config().identity,
+        "cursor": stream.cursor,
+        "filter": hashlib.sha256(stream.filter.encode()).hexdigest()[:16] if stream.filter else "",
+    }
 
 
 def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> StreamPlan:
     origin, destination = manifest.source.connector, manifest.sink.connector
     stream = _stream(manifest, config)
     schema = source.describe(stream)
-    primary_key = config.primary_key or tuple(name for name in schema.primary_key if schema.column(name) is not None)
+    whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
+    primary_key = config.primary_key or (schema.primary_key if whole else ())
     stream = replace(stream, primary_key=primary_key)
     write, snapshot = _write(config, primary_key)
     _check_capabilities(config, origin, destination, write)
     _check_modes(config, write, schema, snapshot=snapshot)
 
     target = _target(manifest, config)
+    _check_cursor(config, schema)
+    _check_not_itself(manifest, config, stream, target)
     existing = sink.describe(target)
-    columns, drift, added = _columns(schema, existing, target, config, sink.dialect, folds=destination.folds_case)
+    _check_replaceable(config, target, existing, write)
+    columns, drift, added = _columns(
+        schema, existing, target, config, sink.dialect, write, folds=destination.folds_case
+    )
     proof = config.proof
     notes = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
     return StreamPlan(
-        key=StreamKey(manifest.pipeline, config.name, target),
+        stream=config.name,
+        key=StreamKey(manifest.pipeline, stream.name, target),
+        origin=_origin(manifest, stream),
         source=stream,
         schema=schema,
         target=target,
@@ -316,9 +348,9 @@ def _stream(manifest: Manifest, config: StreamConfig) -> Stream:
     origin, destination = manifest.source.connector, manifest.sink.connector
     name = config.name
     if origin.default_schema:
-        schema, table = split_name(name, "")
-        if not schema and manifest.source.schema:
-            name = f"{_part(manifest.source.schema)}.{_part(table)}"
+        # One name for one table, however the manifest spells it: it is part of the identity of the state.
+        schema, table = split_name(name, manifest.source.schema or origin.default_schema)
+        name = f"{_part(schema)}.{_part(table)}"
     return Stream(
         name=name,
         primary_key=config.primary_key,
@@ -418,12 +450,53 @@ def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, sn
         )
 
 
+def _check_cursor(config: StreamConfig, schema: StreamSchema) -> None:
+    """Raise ConfigError when the sink would order the cursor in another way than the source does."""
+    column = schema.column(config.cursor)
+    if column is None or column.kept:
+        return
+    if config.cursor in config.casts or (type_name(column.type) == "text" and column.fidelity != "exact"):
+        raise ConfigError(
+            f"the cursor {config.cursor} would travel as {type_name(column.type, column.logical)}, in another order",
+            where=config.at("cursor"),
+            remedy="use a cursor that is not cast, of an integer, decimal, date or timestamp type",
+            code="DP404",
+        )
+
+
+def _check_not_itself(manifest: Manifest, config: StreamConfig, stream: Stream, target: Table) -> None:
+    origin, destination = manifest.source, manifest.sink
+    same_system = origin.connector.name == destination.connector.name and origin.connector.default_schema
+    if not same_system or origin.config().identity != destination.config().identity:
+        return
+    read = Table(*split_name(stream.name, origin.connector.default_schema))
+    folds = destination.connector.folds_case
+    if _fold(str(read), folds=folds) == _fold(str(target), folds=folds):
+        raise ConfigError(
+            f"{config.name} would be written onto itself",
+            where=config.at("target"),
+            remedy="give another target: NAME, or another schema to the sink",
+            code="DP137",
+        )
+
+
+def _check_replaceable(config: StreamConfig, target: Table, existing: TargetSchema | None, write: Write) -> None:
+    if write == "replace" and existing is not None and existing.not_replaceable:
+        raise SchemaError(
+            f"replacing {target} would change other tables: {existing.not_replaceable}",
+            where=config.at("write"),
+            remedy="use write: merge with a primary key, or give another target",
+            code="DP407",
+        )
+
+
 def _columns(
     schema: StreamSchema,
     existing: TargetSchema | None,
     target: Table,
     config: StreamConfig,
     types: Types,
+    write: Write,
     *,
     folds: bool,
 ) -> tuple[tuple[ColumnPlan, ...], tuple[Drift, ...], tuple[str, ...]]:
@@ -449,12 +522,12 @@ def _columns(
             wrong.append(f"{column.name}: the target has {have}, the source needs {native.sql}")
         elif have is not None and have.lower() != native.sql.lower():
             drift.append(Drift(column.name, f"the target has {have}, wide enough for {native.sql}", "keep"))
-    left_out = {_fold(name, folds=folds) for name in config.exclude}
     for name in there:
-        if name in left_out:
-            drift.append(Drift(name, "only in the target", "keep, as excluded"))
+        problem = _only_in_target(name, existing, config, write, folds=folds)
+        if problem:
+            wrong.append(f"{name}: {problem}")
         else:
-            wrong.append(f"{name}: is in the target {target} but no longer at the source")
+            drift.append(Drift(name, "only in the target", "keep, as excluded"))
     if wrong:
         raise SchemaError(
             "columns that cannot be moved as asked: " + "; ".join(wrong),
@@ -464,6 +537,19 @@ def _columns(
             where=config.at("columns"),
         )
     return tuple(plans), tuple(drift), tuple(added)
+
+
+def _only_in_target(
+    name: str, existing: TargetSchema | None, config: StreamConfig, write: Write, *, folds: bool
+) -> str:
+    """Why a column that only the target has stands in the way, or nothing when it may stay as it is."""
+    if name not in {_fold(left, folds=folds) for left in config.exclude}:
+        return "is in the target but no longer at the source"
+    if write == "replace":
+        return "replacing every row would empty this column of the target"
+    if existing is not None and name in {_fold(column, folds=folds) for column in existing.required}:
+        return "the target needs a value in every row"
+    return ""
 
 
 def _check_case(schema: StreamSchema, target: Table, *, folds: bool) -> None:

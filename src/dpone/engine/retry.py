@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from threading import Event as Flag
 from typing import TypeVar
 
-from dpone.errors import Cancelled, ConflictError, DponeError
+from dpone.errors import Cancelled, DponeError
 
 T = TypeVar("T")
 
@@ -35,8 +35,8 @@ class Retries:
             try:
                 return act()
             except DponeError as error:
-                # A lock that is held has its own wait (`--wait`), and would only be refused again.
-                if not error.retryable or isinstance(error, ConflictError) or self.total + 1 >= self.attempts:
+                # DP701: a lock that is held has its own wait (`--wait`).
+                if not error.retryable or error.code == "DP701" or self.total + 1 >= self.attempts:
                     raise
                 self.total += 1
                 self.by_category[error.category] = self.by_category.get(error.category, 0) + 1

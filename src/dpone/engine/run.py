@@ -141,11 +141,12 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
                 context.record.abandoned.append(run_id)
         if record.load_id is not None and claim.receipt is not None and claim.receipt.load_id == record.load_id:
             # The last attempt lost the connection in COMMIT, and the commit had landed.
+            record.status = "succeeded"
             _record_in_sink(context, claim, record, None)
             return
-        if sink.describe(plan.target) != plan.existing:  # another run changed it before this one had the lock
-            plan = decide(manifest, config, source, sink)
         try:
+            if sink.describe(plan.target) != plan.existing:  # another run changed it before this one had the lock
+                plan = decide(manifest, config, source, sink)
             _load(context, plan, source, sink, claim, record, clock, emit)
         except BaseException as error:
             _record_in_sink(context, claim, record, error)
@@ -167,6 +168,7 @@ def _load(
     """Continue the open load, or open a new one; stage what is missing; commit."""
     ledger = Ledger(plan)
     pending = claim.pending
+    record.notes = _remarks(plan, claim.receipt)
     if pending is not None and pending.intent != plan.intent:
         emit("load.aborted", "warning", load_id=pending.load_id, reason="the plan changed since it was begun")
         record.notes.append(f"aborted the open load {pending.load_id[:8]} of run {pending.run_id}: the plan changed")
@@ -200,7 +202,9 @@ def _load(
                 emit("slice.started", slice=piece.ordinal, total=len(load_value.slices))
                 batches = _observed(context, ledger.watch(piece, reading.read(piece)), plan, ledger, emit)
                 receipt = load.stage(piece, batches)
-            _expect(plan, piece, ledger.flows[piece.ordinal].rows, receipt.rows)
+            if ledger.flows[piece.ordinal].rows != receipt.rows:
+                load.abort()  # nobody must build on a slice that is not what was read
+                raise _unequal(plan, piece, ledger.flows[piece.ordinal].rows, receipt.rows)
             record.slices["done"] += 1
             emit("slice.staged", slice=piece.ordinal, rows=receipt.rows)
     finally:
@@ -219,8 +223,8 @@ def _load(
             window=load_value.window,
             rows={"read": ledger.rows, "staged": balance.staged, "final": balance.final},
             committed_at=utc_now(),
-            schema=plan.intent,
             digest=str(ledger.source) if plan.proof == "digest" else "",
+            extra=plan.origin,
         )
 
     with clock("commit_s"):
@@ -231,6 +235,16 @@ def _load(
             load.abort()  # what was staged is not what was read: nobody must build on it
             raise
         emit("load.committed", load_id=load_value.load_id)
+
+
+def _remarks(plan: StreamPlan, last: Receipt | None) -> list[str]:
+    """What the state says that the user should know."""
+    remarks = list(plan.notes)
+    if last is not None and plan.existing is None:
+        remarks.append(f"the target {plan.target} is gone, so the load starts from the beginning")
+    if last is not None and last.extra.get("source", plan.origin["source"]) != plan.origin["source"]:
+        remarks.append(f"the last load came from {last.extra['source']}")
+    return remarks
 
 
 def _spec(plan: StreamPlan, sink: Sink, load: OpenLoad) -> LoadSpec:
@@ -282,13 +296,12 @@ def _observed(
         emit("rows.read", rows=ledger.rows, estimated=plan.schema.estimated_rows)
 
 
-def _expect(plan: StreamPlan, piece: Slice, read: int, staged: int) -> None:
-    if read != staged:
-        raise InternalError(
-            f"slice {piece.ordinal} of {plan.key.stream}: read {read:,} rows, the sink took {staged:,}",
-            remedy="nothing was committed; report it",
-            code="DP903",
-        )
+def _unequal(plan: StreamPlan, piece: Slice, read: int, staged: int) -> InternalError:
+    return InternalError(
+        f"slice {piece.ordinal} of {plan.stream}: read {read:,} rows, the sink took {staged:,}",
+        remedy="nothing was committed; report it",
+        code="DP903",
+    )
 
 
 def _until_free(context: Context, act: Callable[[], T]) -> T:
@@ -320,7 +333,7 @@ def _describe(record: StreamRecord, manifest: Manifest, plan: StreamPlan) -> Non
         "guarantee": "exactly_once",
     }
     record.drift = [asdict(drift) for drift in plan.drift]
-    record.rows = {"estimated": plan.schema.estimated_rows}
+    record.rows = record.rows or {"estimated": plan.schema.estimated_rows}
 
 
 def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:

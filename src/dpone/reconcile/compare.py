@@ -82,7 +82,7 @@ def _compare(
     if window.full or window.until is None:
         reading = source.open(replace(stream, cursor=""), shown, Window(full=True))
     else:
-        reading = source.open(stream, shown, replace(window, after=None, inclusive=False, ties=""))
+        reading = source.open(stream, shown, replace(window, after=None, inclusive=False, ties="", null_rows=0))
     try:
         left = sum((reading.digest(piece) for piece in reading.slices), Digest())
     finally:
@@ -93,7 +93,7 @@ def _compare(
         later = source.open(stream, keys, Window(full=False, after=window.until, null_rows=0))
         try:
             if not later.window.empty:
-                pending = sum(later.digest(piece).rows for piece in later.slices)
+                pending = sum(later.digest(piece).rows for piece in later.slices)  # rows without a cursor value too
             batches = (batch for piece in later.slices for batch in later.read(piece))
             without = (keys.columns, batches) if pending else None
             right = sink.digest(target, columns, without=without)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,7 +148,6 @@ class SliceReceipt:
 
     ordinal: int
     rows: int
-    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +177,13 @@ class Table:
 class TargetSchema:
     """What a sink says of an existing target: native type per column, in order; columns that refuse NULL; rows.
 
-    `required` are the columns a row cannot leave out: not nullable and without a default.
+    `required` are the columns a row cannot leave out: not nullable and without a default. `not_replaceable` says
+    what else would change if all rows were deleted and inserted again (a foreign key that cascades), or is empty.
     """
 
     columns: Mapping[str, str]
     required: frozenset[str] = frozenset()
-    primary_key: tuple[str, ...] = ()
+    not_replaceable: str = ""
 
 
 Results = Mapping[str, "int | Digest | None"]
@@ -209,16 +209,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the target itself remembers of the last committed load: it *is* the state of the stream."""
+    """What the target itself remembers of the last committed load: it *is* the state of the stream.
+
+    `extra` holds what the position in `window` belongs to: `source`, `cursor`, and a digest of the `filter`.
+    """
 
     load_id: str
     run_id: str
     window: Window
     rows: Mapping[str, int]
     committed_at: str
-    schema: str = ""
     digest: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,14 @@ class Dialect:
         """ALTER TABLE for a column that the source has and the target lacks."""
         return f"ALTER TABLE {self.table(table)} ADD COLUMN {self.quote(column.name)} {column.native}"
 
+    def hold(self, table: Table) -> str:  # noqa: ARG002 - for those that need it
+        """A statement that keeps other writers off an existing target until the transaction ends, if one is needed."""
+        return ""
+
+    def ordered(self, expression: str, native: str) -> str:  # noqa: ARG002 - for those that need it
+        """An expression that sorts as the source sorts, whatever collation a target column has."""
+        return expression
+
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The type of this system for a column; `schema` is the target's, for types that live in one."""
         raise NotImplementedError  # pragma: no cover - every dialect has its table

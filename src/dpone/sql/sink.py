@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
+from dpone.errors import InternalError
 from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
 from dpone.sql.state import State, receipt_to_json
 
@@ -50,6 +51,7 @@ class SqlClaim:
         self._state = State(session, key.target.schema)
         self._key = key
         self._unlock = unlock
+        self._run_id = run_id
         with transaction(session):
             self._state.create()
             self._fence = self._state.take_fence(key, run_id, holder)
@@ -81,12 +83,25 @@ class SqlClaim:
             if self.pending is not None:
                 stage = self._session.dialect.table(stage_table(self._key.target, self.pending.load_id))
                 self._session.execute(f"DROP TABLE IF EXISTS {stage}")
-            self._state.forget(self._key)
+            self._state.forget(self._key, self._run_id)
         self.receipt = self.pending = None
 
     def release(self) -> None:
         """Give the lock back."""
         self._unlock()
+
+
+class Arrived:
+    """Batches on their way into the system, counted."""
+
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = batches
+        self.rows = 0
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._batches:
+            self.rows += batch.num_rows
+            yield batch
 
 
 class SqlLoad:
@@ -108,7 +123,7 @@ class SqlLoad:
         """Store the open load and create its staging table, in one transaction."""
         with transaction(self._session):
             self._guard()
-            self._state.open(self._spec.load, self._spec.key)
+            self._state.open(self._spec.load, self._spec.key, self._fence)
             parts = [f"{self._dialect.quote(column.name)} {column.native}" for column in self._columns]
             parts += [f"{SLICE} {self._dialect.bigint} NOT NULL"]
             parts += [self._dialect.arrival_ddl] if self._dialect.arrival_ddl else []
@@ -120,7 +135,14 @@ class SqlLoad:
             self._guard()
             if piece.ordinal in self._staged_before:
                 self._session.execute(f"DELETE FROM {self._dialect.table(self._stage)} WHERE {SLICE} = {piece.ordinal}")
-            rows = self._session.ingest(self._stage, self._columns, iter(batches), piece.ordinal)
+            arrived = Arrived(batches)
+            rows = self._session.ingest(self._stage, self._columns, iter(arrived), piece.ordinal)
+            if rows != arrived.rows:  # before it is durable, so that no rerun can build on it
+                raise InternalError(
+                    f"slice {piece.ordinal} of {self._spec.key.stream}: {arrived.rows:,} rows came, {rows:,} are there",
+                    remedy="nothing was committed; report it",
+                    code="DP903",
+                )
             receipt = SliceReceipt(piece.ordinal, rows)
             self._state.slice_done(self._load_id, receipt)
         self._staged_before.add(piece.ordinal)

@@ -37,10 +37,11 @@ _TABLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("stream_key", "text"),
         ("run_id", "text"),
         ("status", "text"),
+        ("fence", "bigint"),
         ("opened_at", "text"),
         ("document", "text"),
     ),
-    "_dpone_slices": (("load_id", "text key"), ("slice", "bigint key"), ("rows", "bigint"), ("digest", "text")),
+    "_dpone_slices": (("load_id", "text key"), ("slice", "bigint key"), ("rows", "bigint")),
     "_dpone_runs": (
         ("run_id", "text key"),
         ("stream_key", "text key"),
@@ -127,7 +128,7 @@ class State:
 
     def receipt(self, key: StreamKey) -> Receipt | None:
         """The last committed load of a stream."""
-        sql = self._loads() + " ORDER BY opened_at DESC LIMIT 1"
+        sql = self._loads() + " ORDER BY fence DESC LIMIT 1"  # never by a clock
         rows = self._session.rows(sql, (str(key), "committed"))
         return _decode(rows[0][2], receipt_from) if rows else None
 
@@ -143,13 +144,13 @@ class State:
             return None
         p = self._dialect.placeholder
         done = self._session.rows(
-            f"SELECT slice, rows, digest FROM {self.table('_dpone_slices')} WHERE load_id = {p}", (rows[0][0],)
+            f"SELECT slice, rows FROM {self.table('_dpone_slices')} WHERE load_id = {p}", (rows[0][0],)
         )
-        progress = {int(n): SliceReceipt(int(n), int(count), text) for n, count, text in done}
+        progress = {int(n): SliceReceipt(int(n), int(count)) for n, count in done}
         return _decode(rows[0][2], lambda document: _open_load(document, progress))
 
-    def open(self, load: OpenLoad, key: StreamKey) -> None:
-        """Store the open load, before the first byte moves."""
+    def open(self, load: OpenLoad, key: StreamKey, fence: int) -> None:
+        """Store the open load, before the first byte moves. The fencing token orders the loads of a stream."""
         document = {
             "intent": load.intent,
             "window": asdict(load.window),
@@ -165,6 +166,7 @@ class State:
                 "stream_key": str(key),
                 "run_id": load.run_id,
                 "status": "open",
+                "fence": fence,
                 "opened_at": now(),
                 "document": json.dumps(document),
             },
@@ -182,28 +184,22 @@ class State:
             )
         self._session.execute(f"DELETE FROM {self.table('_dpone_slices')} WHERE load_id = {p}", (load_id,))
         self._session.execute(
-            f"DELETE FROM {loads} WHERE stream_key = {p} AND load_id IN (SELECT load_id FROM {loads} "
-            f"WHERE stream_key = {p} AND status <> 'open' ORDER BY opened_at DESC LIMIT 1000000 OFFSET {KEPT_LOADS})",
-            (str(key), str(key)),
+            f"DELETE FROM {loads} WHERE stream_key = {p} AND status = {p} AND fence <= (SELECT max(fence) FROM {loads} "
+            f"WHERE stream_key = {p} AND status = {p}) - {KEPT_LOADS}",
+            (str(key), status, str(key), status),
         )
 
     def slice_done(self, load_id: str, receipt: SliceReceipt) -> None:
         """Store a slice receipt, in the transaction of its rows."""
-        self.slice_undone(load_id, receipt.ordinal)
-        self._insert(
-            "_dpone_slices",
-            {"load_id": load_id, "slice": receipt.ordinal, "rows": receipt.rows, "digest": receipt.digest},
-        )
-
-    def slice_undone(self, load_id: str, ordinal: int) -> None:
-        """Forget a slice receipt."""
         p = self._dialect.placeholder
         self._session.execute(
-            f"DELETE FROM {self.table('_dpone_slices')} WHERE load_id = {p} AND slice = {p}", (load_id, ordinal)
+            f"DELETE FROM {self.table('_dpone_slices')} WHERE load_id = {p} AND slice = {p}",
+            (load_id, receipt.ordinal),
         )
+        self._insert("_dpone_slices", {"load_id": load_id, "slice": receipt.ordinal, "rows": receipt.rows})
 
-    def forget(self, key: StreamKey) -> None:
-        """Remove every load of a stream."""
+    def forget(self, key: StreamKey, run_id: str) -> None:
+        """Remove every load of a stream, and the run that asked for it."""
         p = self._dialect.placeholder
         loads = self.table("_dpone_loads")
         self._session.execute(
@@ -212,6 +208,7 @@ class State:
             (str(key),),
         )
         self._session.execute(f"DELETE FROM {loads} WHERE stream_key = {p}", (str(key),))
+        self._session.execute(f"DELETE FROM {self.table('_dpone_runs')} WHERE run_id = {p}", (run_id,))
 
     # -- runs --------------------------------------------------------------------------------------------------
 

@@ -64,8 +64,9 @@ def _known_ties(p: Publication) -> str:
     Equal rows are numbered on both sides, so that two equal rows match two and not one.
     """
     d = p.dialect
-    cursor = d.quote(p.cursor)
-    values = ", ".join(d.identical(d.quote(column.name), column.native) for column in p.columns)
+    cursor = p.order()
+    old = [column for column in p.columns if column.name not in {added.name for added in p.added}]
+    values = ", ".join(d.identical(d.quote(column.name), column.native) for column in old)
 
     def numbered(table: str, extra: str) -> str:
         return (
@@ -73,7 +74,7 @@ def _known_ties(p: Publication) -> str:
             f"WHERE {cursor} = (SELECT min({cursor}) FROM {p.staged}))"
         )
 
-    same = " AND ".join(d.same(column, "s", "t") for column in p.columns)
+    same = " AND ".join(d.same(column, "s", "t") for column in old)
     return (
         f"SELECT s._dpone_at FROM {numbered(p.staged, f', {d.arrival} AS _dpone_at')} AS s "
         f"JOIN {numbered(p.into, '')} AS t ON s._dpone_copy = t._dpone_copy AND {same}"

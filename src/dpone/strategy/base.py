@@ -46,15 +46,22 @@ class Publication:
         by_name = {column.name: column for column in self.columns}
         return tuple(by_name[name] for name in self.primary_key)
 
+    def order(self, prefix: str = "") -> str:
+        """The cursor as an expression that sorts as the source sorts."""
+        native = next(column.native for column in self.columns if column.name == self.cursor)
+        return self.dialect.ordered(prefix + self.dialect.quote(self.cursor), native)
+
     def names(self, prefix: str = "") -> str:
         """All columns, quoted."""
         return self.dialect.names(self.columns, prefix)
 
     def ddl(self) -> list[Step]:
-        """Create the target, or add the columns that it lacks."""
+        """Create the target; or keep other writers off it, and add the columns that it lacks."""
         if not self.exists:
             return [Step("run", self.dialect.create_table(self.target, self.columns, self.primary_key))]
-        return [Step("run", self.dialect.add_column(self.target, column)) for column in self.added]
+        hold = self.dialect.hold(self.target)
+        held = [Step("run", hold)] if hold else []
+        return held + [Step("run", self.dialect.add_column(self.target, column)) for column in self.added]
 
     def count(self, name: str, table: str) -> Step:
         """Count the rows of a table."""

@@ -43,10 +43,9 @@ class Merge:
         collapsed = f"{d.arrival} IN ({_superseded(p, key)})"
         steps += _leave_out(p, "collapsed", collapsed)
         if p.cursor:
-            cursor = d.quote(p.cursor)
             behind = (
                 f"SELECT s.{d.arrival} FROM {p.staged} AS s JOIN {p.into} AS t ON {joined} "
-                f"WHERE t.{cursor} > s.{cursor}"
+                f"WHERE {p.order('t.')} > {p.order('s.')}"
             )
             steps += _leave_out(p, "stale", f"{d.arrival} IN ({behind})")
         steps.append(
@@ -106,7 +105,7 @@ class Merge:
 def _superseded(p: Publication, key: list[str]) -> str:
     """The staged rows that are not the latest version of their key."""
     d = p.dialect
-    order = [f"{d.quote(p.cursor)} DESC NULLS LAST"] if p.cursor else []
+    order = [f"{p.order()} DESC NULLS LAST"] if p.cursor else []
     order += ["_dpone_slice DESC", f"{d.arrival} DESC"]
     return (
         f"SELECT _dpone_at FROM (SELECT {d.arrival} AS _dpone_at, row_number() OVER "

@@ -40,6 +40,7 @@ _ARROW: dict[str, pa.DataType] = {
 # Types whose text holds every value, and reads back as the same value. HUGEINT has 39 digits and decimals 38;
 # Arrow drops the zone of TIME WITH TIME ZONE; BIT and INTERVAL have no Arrow type that DuckDB reads back.
 _AS_TEXT = {"HUGEINT", "UHUGEINT", "INTERVAL", "BIT", "TIME WITH TIME ZONE", "BIGNUM"}
+_INTEGERS = frozenset(native for native in _ARROW if native.removeprefix("U").endswith(("INT", "INTEGER")))
 _DECIMAL = re.compile(r"DECIMAL\((\d+),(\d+)\)")
 _WIDER: dict[str, set[str]] = {
     "TINYINT": {"SMALLINT", "INTEGER", "BIGINT", "HUGEINT"},
@@ -88,6 +89,11 @@ class DuckDBDialect(Dialect):
             return f"CAST(to_json({name}) AS VARCHAR)"
         wanted = _sql_type(column.type)
         value = name if column.native == wanted else f"CAST({name} AS {wanted})"
+        if column.native != wanted and (wanted in _INTEGERS or wanted.startswith("DECIMAL")):
+            # DuckDB rounds where a value does not fit; the text of the exact value and of the cast must agree.
+            wide = "DECIMAL(38, 18)"
+            back = f"TRY_CAST({value} AS {wide}) IS NOT DISTINCT FROM TRY_CAST(CAST({name} AS VARCHAR) AS {wide})"
+            return f"CASE WHEN {back} THEN {value} ELSE error('inexact cast of column ' || {self.literal(name)}) END"
         if column.native.startswith(("DATE", "TIMESTAMP")) and wanted.startswith(("DATE", "TIMESTAMP")):
             # Arrow has no infinity: it would arrive elsewhere as a date in the year 294247.
             return f"CASE WHEN isinf({name}) THEN error('infinity in column ' || {self.literal(name)}) ELSE {value} END"
@@ -95,7 +101,9 @@ class DuckDBDialect(Dialect):
 
     def identical(self, expression: str, native: str) -> str:
         """0.0 equals -0.0, so floats compare as text; so do nested types, whose parts may be floats."""
-        plain = native in _ARROW and native not in ("FLOAT", "DOUBLE")
+        if native in ("FLOAT", "DOUBLE"):  # one of them may meet the other
+            return f"CAST(CAST({expression} AS DOUBLE) AS VARCHAR)"
+        plain = native in _ARROW
         return expression if plain or native.startswith("DECIMAL") else f"CAST({expression} AS VARCHAR)"
 
 

@@ -39,7 +39,7 @@ _TABLE: tuple[tuple[type[duckdb.Error], type[DponeError], str], ...] = (
     (duckdb.SerializationException, StateError, "the file is damaged or was written by a newer DuckDB"),
     (duckdb.TransactionException, ConflictError, "another connection changed the same rows; run again"),
 )
-_INFINITE = re.compile(r'infinity in column ".*"')
+_INFINITE = re.compile(r'(infinity in|inexact cast of) column ".*"')
 _HOLDER = re.compile(r"held in (.*?\(PID \d+\)|.*?PID \d+)")
 
 

@@ -58,15 +58,9 @@ class DuckDBSink:
             raise SchemaError(
                 f"{target} in {self._config.path} is not a table", remedy="give another name with target:", code="DP403"
             )
-        keys = self._session.rows(
-            "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "
-            "AND schema_name = ? AND table_name = ? AND constraint_type = 'PRIMARY KEY'",
-            (target.schema, target.name),
-        )
         return TargetSchema(
             {name: native for name, native, _, _ in rows},
             frozenset(name for name, _, nullable, default in rows if not nullable and default is None),
-            tuple(keys[0][0]) if keys else (),
         )
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -12,7 +13,7 @@ from dpone.errors import SchemaError
 from dpone.sdk import Stream, StreamSchema, Table, Window
 from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, even_bounds, split_name
 
-_ORDERED = ("INT", "DECIMAL", "DATE", "TIME", "VARCHAR", "UUID")
+_ORDERED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DECIMAL\(.*\)|DATE|TIME(STAMP.*)?|VARCHAR|UUID")
 _LIST = """
     SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = current_database() AND NOT internal
     UNION ALL
@@ -101,7 +102,7 @@ class DuckDBSource:
             (table.schema, table.name, stream.cursor),
         )
         native = str(found[0][0]) if found else ""
-        if not any(part in native for part in _ORDERED) or native.endswith("]"):
+        if not _ORDERED.fullmatch(native):
             raise SchemaError(
                 f"{stream.cursor} ({native or 'missing'}) cannot be a cursor of {stream.name}",
                 remedy="use an integer, decimal, date, timestamp or text column",

@@ -464,10 +464,10 @@ def _check_keys(lines: pa.Array, known: list[str], rows: int, block: Block, wher
         found = values.sql("SELECT keys FROM (SELECT json_keys(line) AS keys FROM t) GROUP BY ALL", {"line": lines})
     except ValueError as error:
         raise _not_json(where, block.line + 1) from error
-    kinds: list[list[str]] = found["keys"].to_pylist()
-    if len(lines) != rows or any(len(keys) != len(set(keys)) for keys in kinds):
+    kinds: list[list[str] | None] = found["keys"].to_pylist()
+    if len(lines) != rows or any(keys is None or len(keys) != len(set(keys)) for keys in kinds):
         raise _not_json(where, block.line + 1)
-    new = sorted({key for keys in kinds for key in keys} - set(known))
+    new = sorted({key for keys in kinds for key in keys or ()} - set(known))
     if new:
         raise _new_key(new[0], f"a line after line {block.line}", where)
 
@@ -502,8 +502,8 @@ def _nested(lines: pa.Array, columns: Sequence[Column], block: Block, where: str
     parts = ", ".join(f"nullif(found[{index + 1}]::VARCHAR, 'null') AS v{index}" for index in range(len(columns)))
     altered = " OR ".join(f"NOT contains(line, {name})" for name in names)
     query = (
-        f"SELECT *, CASE WHEN {altered} THEN CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') THEN line END END AS line_ "
-        f"FROM (SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM t))"
+        f"SELECT *, CASE WHEN {altered} THEN CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') THEN line END END "
+        f"AS line_ FROM (SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM t))"
     )
     try:
         table = values.sql(query, {"line": lines})

@@ -155,7 +155,7 @@ class State:
             size = rows.stat().st_size if rows.exists() else -1
             found = self._read(f"{ordinal:05d}", lambda document: document)
             if found is not None and found["size"] == size:
-                done[ordinal] = SliceReceipt(ordinal, found["rows"], found["digest"])
+                done[ordinal] = SliceReceipt(ordinal, found["rows"])
         return done
 
     def _read(self, name: str, build: Callable[[dict[str, Any]], T]) -> T | None:

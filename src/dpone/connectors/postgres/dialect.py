@@ -17,7 +17,7 @@ import pyarrow as pa
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import UTC, type_name
 from dpone.errors import ConfigError
-from dpone.sdk import Column, Fidelity, NativeType
+from dpone.sdk import Column, Fidelity, NativeType, Table
 from dpone.sql.dialect import Dialect
 
 _INTEGERS = {"smallint": pa.int16(), "integer": pa.int32(), "bigint": pa.int64()}
@@ -126,6 +126,17 @@ class PostgresDialect(Dialect):
     # CREATE ... IF NOT EXISTS does not keep two sessions from colliding
     one_at_a_time = f"SELECT pg_advisory_xact_lock({lock_number('tables')})"
 
+    def hold(self, table: Table) -> str:
+        """Writers wait, readers do not.
+
+        https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
+        """
+        return f"LOCK TABLE {self.table(table)} IN SHARE ROW EXCLUSIVE MODE"
+
+    def ordered(self, expression: str, native: str) -> str:
+        """Text by its bytes, as every source orders a text cursor."""
+        return f'{expression} COLLATE pg_catalog."C"' if family(native) in _TEXTS else expression
+
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The type a column is stored as. An enumerated type that is kept lives in the target's schema."""
         if not column.kept:
@@ -135,8 +146,11 @@ class PostgresDialect(Dialect):
             return NativeType(f"{self.quote(schema)}.{self.quote(type_parts(column.native)[1])}{mark}")
         return NativeType(column.native)
 
-    def accepts(self, existing: str, wanted: NativeType) -> bool:  # noqa: PLR0911 - one answer per family
-        """Whether a column of type `existing` takes every value of the wanted type by assignment, unaltered."""
+    def accepts(self, existing: str, wanted: NativeType) -> bool:
+        """Whether a column of type `existing` takes every value of the wanted type, and gives back the same text.
+
+        So a decimal keeps its scale (1.5 in numeric(12,4) reads as 1.5000), and a real is not put into a double.
+        """
         have, want = family(existing), family(wanted.sql)
         if existing == wanted.sql:
             return True
@@ -144,8 +158,6 @@ class PostgresDialect(Dialect):
             return _holds_integer(existing, want)
         if want == "numeric" and have == "numeric":
             return _holds_numeric(modifier(existing), modifier(wanted.sql))
-        if want == "real":
-            return have == "double precision"
         if want in ("character varying", "text"):
             room, need = modifier(existing), modifier(wanted.sql)
             return have in ("character varying", "text") and (not room or (bool(need) and room[0] >= need[0]))
@@ -214,7 +226,7 @@ def digest_query(dialect: Dialect, relation: str, columns: Sequence[Column], *, 
 def _encoding(name: str, column: Column) -> str:  # noqa: PLR0911 - one answer per family
     """The text of one value in `dpone.arrow.digest`'s encoding."""
     if column.kept:
-        return _kept_text(name, column.native)
+        return output(name, column.native)
     value, type_ = _value(name, column), column.type
     if pa.types.is_decimal(type_):
         return _trimmed(value)
@@ -389,14 +401,6 @@ def _trimmed(value: str) -> str:
     return f"CASE WHEN scale({value}) > 0 THEN rtrim(rtrim({value}::text, '0'), '.') ELSE {value}::text END"
 
 
-def _kept_text(name: str, native: str) -> str:
-    """The text of a kept value as its own type gives it, also when the target's column is wider than that type."""
-    if family(native) == "real" or (family(native) == "numeric" and modifier(native)):
-        own = f"{name}::{native}"
-        return f"CASE WHEN {own} = {name} THEN {own}::text ELSE {name}::text END"
-    return output(name, native)
-
-
 def _bigint(send: str) -> str:
     """The eight bytes that a binary output function gives, as a signed integer."""
     return f"('x' || encode({send}, 'hex'))::bit(64)::bigint"
@@ -436,7 +440,7 @@ def _holds_numeric(room: tuple[int, ...], need: tuple[int, ...]) -> bool:
     if not need:
         return False
     (have, have_scale), (want, want_scale) = ((*numbers, 0)[:2] for numbers in (room, need))
-    return have_scale >= want_scale and have - have_scale >= want - want_scale
+    return have_scale == want_scale and have >= want
 
 
 __all__ = [

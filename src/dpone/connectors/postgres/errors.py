@@ -124,7 +124,9 @@ def _said(error: psycopg.Error, meaning: _Meaning, *, connecting: bool) -> str:
     state = error.sqlstate
     if state is None:
         # libpq's own words hold host, port and user, never the password or a row.
-        text = [line.strip() for line in str(error).splitlines() if line.strip() and "Is the server running" not in line]
+        text = [
+            line.strip() for line in str(error).splitlines() if line.strip() and "Is the server running" not in line
+        ]
         return text[-1 if connecting else 0] if text else "the connection is gone"
     text_of = error.diag.message_primary
     if meaning.quote and text_of:

@@ -43,6 +43,11 @@ _SETTINGS = {
     "xmloption": "content",
     "standard_conforming_strings": "on",
     "jit": "off",  # compiling the expressions of a digest costs more than it saves
+    "row_security": "off",  # rows that a policy hides are an error, not silently left out
+    # A client that vanished without a word is noticed within about a minute, and its lock is freed.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
     "idle_in_transaction_session_timeout": "0",  # a snapshot may wait for the other side
 }
 _SETTINGS_14 = {"idle_session_timeout": "0"}

@@ -26,7 +26,9 @@ SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') F
 """
 
 _TARGET = """
-SELECT c.oid, c.relkind::text, has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT')
+SELECT c.oid, c.relkind::text,
+       ARRAY(SELECT p FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p
+             WHERE NOT has_table_privilege(c.oid, p))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s
 """
 
@@ -44,11 +46,13 @@ LEFT JOIN pg_namespace n ON n.oid = e.typnamespace
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 
-_PRIMARY_KEY = """
-SELECT a.attname FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = %s AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place
+# What DELETE and INSERT of all rows would change elsewhere: https://www.postgresql.org/docs/current/ddl-constraints.html
+_HANGING = """
+SELECT concat('the foreign key ', conname, ' of ', conrelid::regclass, ' cascades')
+FROM pg_constraint WHERE confrelid = %s AND contype = 'f' AND confdeltype IN ('c', 'n', 'd')
+UNION ALL
+SELECT concat(i.inhrelid::regclass, ' inherits from it') FROM pg_inherits i
+JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'r' WHERE i.inhparent = %s
 """
 
 _STATE = """
@@ -79,25 +83,24 @@ class PostgresSink:
         rows = session.rows(_TARGET, (target.schema, target.name))
         if not rows:
             return None
-        oid, kind, readable, writable = rows[0]
+        oid, kind, missing = rows[0]
         if kind not in "rp":
             raise SchemaError(
                 f"{target} in {self._config.identity} is not a table",
                 remedy="give another name with target:",
                 code="DP403",
             )
-        missing = [name for name, granted in (("SELECT", readable), ("INSERT", writable)) if not granted]
         if missing:
             role, table = session.dialect.quote(session.user), session.dialect.table(target)
             raise PermissionDenied(
-                f"writing {target}: role {session.user} lacks {' and '.join(missing)}",
+                f"writing {target}: role {session.user} lacks {', '.join(missing)}",
                 remedy=f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {role};",
             )
         columns = session.rows(_COLUMNS, (oid,))
         return TargetSchema(
             {name: native for name, native, _ in columns},
             required=frozenset(name for name, _, required in columns if required),
-            primary_key=tuple(str(row[0]) for row in session.rows(_PRIMARY_KEY, (oid,))),
+            not_replaceable="; ".join(str(row[0]) for row in session.rows(_HANGING, (oid, oid))),
         )
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:

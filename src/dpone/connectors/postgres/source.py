@@ -216,8 +216,9 @@ class PostgresSource:
 
     def _found(self, relation: _Relation) -> list[_Found]:
         rows = self._session().rows(_COLUMNS, (relation.oid, relation.oid))
+        enforced = relation.kind in "rp"  # a foreign table only says NOT NULL
         return [
-            _Found(name, native, base, not_null, tuple(labels or ()), dimensions, readable, collation)
+            _Found(name, native, base, not_null and enforced, tuple(labels or ()), dimensions, readable, collation)
             for name, native, base, not_null, labels, dimensions, readable, collation in rows
         ]
 

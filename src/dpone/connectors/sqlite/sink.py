@@ -63,7 +63,6 @@ class SqliteSink:
                 for column in found.columns
                 if not found.nullable(column) and column.default is None and column.name != found.alias
             ),
-            found.primary_key,
         )
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:
