@@ -165,7 +165,7 @@ def put(
 
         def check(results: Results) -> Receipt:
             seen.append(results)
-            return Receipt(load.load_id, "run", load.window, {"staged": 1}, "now", extra={"n": 1})
+            return Receipt(load.load_id, "run", load.window, {"staged": 1}, "now", extra={"n": "1"})
 
         receipt_ = open_load.commit(check)
         claim.record(f"run-{load_id}", "succeeded", '{"x": 1}')
@@ -681,7 +681,8 @@ def test_parquet_slices(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": list(range(1000))}), tmp_path / "t.parquet", row_group_size=100)
     stream = Stream("t", slice_rows=250)
     reading = source(tmp_path).open(stream, source(tmp_path).describe(stream), Window())
-    assert ["0-2", "2-4", "4-6", "6-8", "8-10"] == [piece.upper for piece in reading.slices]
+    starts = ["t.parquet", *(f"t.parquet row group {group}" for group in (2, 4, 6, 8))]
+    assert starts == [piece.label for piece in reading.slices]
     assert [(n,) for n in range(1000)] == read(tmp_path, stream)
     assert 1000 == source(tmp_path).describe(stream).estimated_rows
 
@@ -703,6 +704,37 @@ def test_the_snapshot_token_follows_the_files(tmp_path: Path) -> None:
     second = token()
     csv_file(tmp_path, "a\n1\n2\n")
     assert 3 == len({first, second, token()})
+
+
+def test_pinned_slices_are_every_row_whatever_files_came_or_went(tmp_path: Path) -> None:
+    """The slices of an interrupted load, read later: each file and row group once, new and rewritten ones too."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+
+    def write(name: str, numbers: range, group: int = 10) -> None:
+        pq.write_table(pa.table({"a": list(numbers)}), folder / f"{name}.parquet", row_group_size=group)
+
+    stream = Stream("t", slice_rows=20)
+    write("b", range(50))
+    write("d", range(100, 150))
+    files = source(tmp_path)
+    pinned = files.open(stream, files.describe(stream), Window()).slices
+    assert 6 == len(pinned)
+    changes: list[Callable[[], object]] = [
+        lambda: write("a", range(200, 210)),
+        lambda: write("c", range(300, 350)),
+        lambda: write("e", range(400, 410)),
+        lambda: write("b", range(5)),
+        lambda: write("d", range(100, 200), group=3),
+        (folder / "b.parquet").unlink,
+    ]
+    for change in changes:
+        change()
+        files = source(tmp_path)
+        reading = files.open(stream, files.describe(stream), Window())
+        rows = [row["a"] for piece in pinned for batch in reading.read(piece) for row in batch.to_pylist()]
+        expected = [n for path in sorted(folder.iterdir()) for n in pq.read_table(path)["a"].to_pylist()]
+        assert expected == rows
 
 
 def test_a_file_that_changes_while_it_is_read_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1066,15 +1098,16 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 def test_another_load_or_format_starts_afresh(tmp_path: Path) -> None:
     """A pending load with another id is removed; slices of another format do not count as durable."""
     columns, batch = table_of(SAMPLE)
-    for format_, expected in (("csv", {}), ("jsonl", {0})):
+    cases: list[tuple[Any, set[int]]] = [("csv", set()), ("jsonl", {0})]
+    for format_, expected in cases:
         sink = FilesSink(FilesConfig(path=str(tmp_path), format="jsonl"))
         claim = sink.claim(KEY, run_id="r", holder="h")
         claim.begin(spec_of(columns, "1" * 32, 2)).stage(Slice(0), [batch])
         sink.close()
-        sink = FilesSink(FilesConfig(path=str(tmp_path), format=format_))  # type: ignore[arg-type]
+        sink = FilesSink(FilesConfig(path=str(tmp_path), format=format_))
         claim = sink.claim(KEY, run_id="s", holder="h")
         assert claim.pending is not None
-        assert set(expected) == set(claim.pending.progress)
+        assert expected == set(claim.pending.progress)
         claim.begin(spec_of(columns, "2" * 32, 1)).stage(Slice(0), [batch.slice(0, 1)])
         sink.close()
         found = FilesSink(FilesConfig(path=str(tmp_path), format=format_)).claim(KEY, run_id="t", holder="h")

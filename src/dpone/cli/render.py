@@ -210,7 +210,8 @@ def _preview(preview: Preview, *, verbose: bool) -> list[str]:
     lines.append(f"     {_types(plan)}; proof: {plan.proof}")
     lines += _columns(plan, verbose=verbose)
     lines += [f"     + column {drift.column}: {drift.change}: {drift.decision}" for drift in plan.drift]
-    lines += [f"     not in the proof: {note}" for note in plan.notes]
+    lines += [f"     not in the proof: {gap}" for gap in plan.gaps]
+    lines += [f"     note: {note}" for note in plan.notes]
     return lines + _statements(preview, verbose=verbose)
 
 

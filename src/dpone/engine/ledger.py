@@ -119,5 +119,5 @@ class Ledger:
                 "reason": "",
             }
         proof |= {"algorithm": ALGORITHM, "source": str(self.source), "sink": str(balance.sink)}
-        gaps = "; ".join(plan.notes)
+        gaps = "; ".join(plan.gaps)
         return {**proof, "verdict": "unproven" if gaps else "proven", "reason": gaps}

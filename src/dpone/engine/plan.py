@@ -70,7 +70,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object."""
+    """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object.
+
+    `gaps` says which columns a digest cannot cover, `notes` what the user should know.
+    """
 
     stream: str
     key: StreamKey
@@ -86,6 +89,7 @@ class StreamPlan:
     proof: Literal["none", "counts", "digest"]
     origin: Mapping[str, str]
     allow_empty: bool = False
+    gaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -159,6 +163,7 @@ class Preview:
             "read": list(self.queries),
             "columns": [asdict(column) for column in plan.columns],
             "drift": [asdict(drift) for drift in plan.drift],
+            "not_in_the_proof": list(plan.gaps),
             "notes": list(plan.notes),
             "steps": [step.sql for step in self.steps],
             "proof": plan.proof,
@@ -324,7 +329,9 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         schema, existing, target, config, sink.dialect, write, folds=destination.folds_case
     )
     proof = config.proof
-    notes = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
+    gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
+    late = origin.supports(Capability.READ_LATE_COMMITS)
+    warned = config.cursor and late.level != "full"
     return StreamPlan(
         stream=config.name,
         key=StreamKey(manifest.pipeline, stream.name, target),
@@ -340,7 +347,8 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         primary_key=primary_key if write == "merge" else (),
         proof=proof,
         allow_empty=config.allow_empty,
-        notes=notes,
+        gaps=gaps,
+        notes=(f"{late.why}; {late.instead}",) if warned else (),
     )
 
 

@@ -239,7 +239,7 @@ def _load(
 
 def _remarks(plan: StreamPlan, last: Receipt | None) -> list[str]:
     """What the state says that the user should know."""
-    remarks = list(plan.notes)
+    remarks = []
     if last is not None and plan.existing is None:
         remarks.append(f"the target {plan.target} is gone, so the load starts from the beginning")
     if last is not None and last.extra.get("source", plan.origin["source"]) != plan.origin["source"]:

@@ -19,6 +19,7 @@ class Capability(StrEnum):
     READ_CURSOR = "read.cursor"
     READ_SLICES = "read.slices"
     READ_SNAPSHOT = "read.snapshot"
+    READ_LATE_COMMITS = "read.late_commits"
     READ_FILTER = "read.filter"
     READ_CAST = "read.cast"
     DISCOVER = "discover"

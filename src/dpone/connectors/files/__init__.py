@@ -16,6 +16,7 @@ connector = Connector(
         Capability.READ_CURSOR: FULL,
         Capability.READ_SLICES: FULL,
         Capability.READ_SNAPSHOT: FULL,
+        Capability.READ_LATE_COMMITS: FULL,
         Capability.READ_FILTER: Support(
             "not_implemented",
             "a file has no query language of its own",

@@ -192,6 +192,7 @@ class FilesClaim:
         self._state = state
         self._places = places
         self._lock = lock
+        self._run_id = run_id
         self._problem: StateError | None = None
         self._receipt: Receipt | None = None
         self._pending: OpenLoad | None = None
@@ -235,10 +236,10 @@ class FilesClaim:
 
     def reset(self) -> None:
         """Forget receipt, open load and staging."""
-        self._state.forget()
-        self._receipt = self._pending = self._problem = None
         with mapped("forgetting the stream", "sink"):
+            self._state.forget(self._run_id)
             self._state.prepare()
+        self._receipt = self._pending = self._problem = None
 
     def release(self) -> None:
         """Give the lock back."""

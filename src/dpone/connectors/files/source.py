@@ -117,7 +117,7 @@ class FilesSource:
                 f"stream {stream.name} has files of several formats: {', '.join(formats_)}",
                 remedy="read them as streams of their own, for example path: data/*.csv",
             )
-        return tuple(files)
+        return tuple(sorted(files, key=lambda file: file.name))
 
     def _resolve(self, stream: Stream) -> tuple[Path, list[Path]]:
         path = Path(self._config.path)
@@ -340,7 +340,6 @@ class FilesReading:
         self._stream = stream
         self._columns = schema.columns
         self._found = found
-        self._files = {file.name: file for file in found.files}
         self._cursor = _cursor(stream, found)
         hidden = self._cursor is not None and schema.column(stream.cursor) is None
         self._scanned = (*schema.columns, self._cursor) if hidden and self._cursor else schema.columns
@@ -379,16 +378,18 @@ class FilesReading:
     # -- files -------------------------------------------------------------------------------------------------
 
     def _scan(self, piece: Slice, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
-        """All rows of a slice, and the certainty that the file was the same throughout."""
-        file = self._files.get(piece.lower)
-        with mapped(f"reading {piece.lower}", "source"):
-            if file is None or not file.path.exists() or not file.same():
-                raise _changed(piece.lower)
-            yield from self._batches(file, piece, columns)
-            if not file.path.exists() or not file.same():
-                raise _changed(piece.lower)
+        """All rows of a slice, and the certainty that each file was the same throughout."""
+        for index, file in enumerate(self._found.files):
+            parts = range(len(self._found.groups[index]) if self._found.groups else 1)
+            inside = [part for part in parts if _within(piece, (file.name, part))]
+            if not inside:
+                continue
+            with mapped(f"reading {file.name}", "source"):
+                _need_same(file)
+                yield from self._batches(file, inside, columns)
+                _need_same(file)
 
-    def _batches(self, file: File, piece: Slice, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
+    def _batches(self, file: File, groups: Sequence[int], columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
         if file.layout.format == "csv":
             return formats.read_csv(file.path, file.layout, columns, file.name)
         if file.layout.format == "jsonl":
@@ -396,7 +397,6 @@ class FilesReading:
             mine = {column.name: column for column in columns}
             known = [mine.get(column.name, column) for column in self._found.columns]
             return formats.read_jsonl(file.path, file.layout, columns, known, file.name)
-        groups = range(*map(int, piece.upper.split("-"))) if piece.upper else None
         return formats.read_parquet(file.path, columns, file.name, groups)
 
     # -- windows, with the semantics of dpone.sql.source.SqlReading --------------------------------------------
@@ -511,12 +511,13 @@ def _equal(batch: pa.RecordBatch, have: pa.Array, value: pa.Scalar) -> pa.Record
     return batch.filter(pc.equal(have, value), null_selection_behavior="drop")
 
 
-def _changed(name: str) -> DataError:
-    return DataError(
-        f"reading {name}: the file was changed or removed while it was read",
-        where=name,
-        remedy="run again; writers should write under another name and rename",
-    )
+def _need_same(file: File) -> None:
+    if not file.path.exists() or not file.same():
+        raise DataError(
+            f"reading {file.name}: the file was changed or removed while it was read",
+            where=file.name,
+            remedy="run again; writers should write under another name and rename",
+        )
 
 
 def _token(files: Sequence[File]) -> str:
@@ -525,22 +526,26 @@ def _token(files: Sequence[File]) -> str:
 
 
 def _slices(found: Found, wanted: int) -> tuple[Slice, ...]:
-    """One slice per file; Parquet files in runs of row groups of about `wanted` rows."""
-    cuts: list[tuple[str, str]] = []
+    """One slice per file; Parquet files in runs of row groups of about `wanted` rows.
+
+    A slice is the interval between two places (file name, row group), the first and the last open to the outside. So
+    the slices of a load that died are every file once, also when files came or went before it goes on.
+    """
+    starts: list[tuple[str, int]] = []
     for index, file in enumerate(found.files):
-        groups = found.groups[index] if found.groups else ()
-        cuts += [(file.name, part) for part in _runs(groups, wanted)] or [(file.name, "")]
+        rows = 0
+        for group, count in enumerate(found.groups[index] if found.groups else (0,)):
+            if group == 0 or (rows and rows + count > wanted):
+                starts.append((file.name, group))
+                rows = 0
+            rows += count
+    borders = ["", *map(json.dumps, starts[1:]), ""]
     return tuple(
-        Slice(ordinal, name, part, f"{name} row groups [{part.replace('-', ', ')})" if part else name)
-        for ordinal, (name, part) in enumerate(cuts)
-    )
+        Slice(ordinal, lower, upper, f"{start[0]} row group {start[1]}" if start[1] else start[0])
+        for ordinal, (start, lower, upper) in enumerate(zip(starts, borders, borders[1:], strict=False))
+    ) or (Slice(0, label="no rows"),)
 
 
-def _runs(groups: Sequence[int], wanted: int) -> list[str]:
-    runs, start, rows = [], 0, 0
-    for index, count in enumerate(groups):
-        if rows and rows + count > wanted:
-            runs.append(f"{start}-{index}")
-            start, rows = index, 0
-        rows += count
-    return [*runs, f"{start}-{len(groups)}"] if groups else []
+def _within(piece: Slice, place: tuple[str, int]) -> bool:
+    lower, upper = (tuple(json.loads(border)) if border else None for border in (piece.lower, piece.upper))
+    return (lower is None or lower <= place) and (upper is None or place < upper)

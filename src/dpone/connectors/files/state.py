@@ -109,9 +109,10 @@ class State:
                 path.unlink()
         sync_folder(self.folder)
 
-    def forget(self) -> None:
-        """Remove everything of this stream but its run records."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def forget(self, run_id: str) -> None:
+        """Remove everything of this stream but its run records; of these the run that asked for it."""
+        shutil.rmtree(self.folder)
+        (self._runs / f"{run_id}.{self.name}.json").unlink(missing_ok=True)
 
     # -- runs --------------------------------------------------------------------------------------------------
 

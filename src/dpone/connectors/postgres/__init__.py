@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpone.sdk.connector import FULL, Capability, Connector
+from dpone.sdk.connector import FULL, Capability, Connector, Support
 
 connector = Connector(
     name="postgres",
@@ -13,6 +13,13 @@ connector = Connector(
     sink="dpone.connectors.postgres.sink:PostgresSink",
     default_schema="public",
     extra="postgres",
-    capabilities=dict.fromkeys(Capability, FULL),
+    capabilities={
+        **dict.fromkeys(Capability, FULL),
+        Capability.READ_LATE_COMMITS: Support(
+            "not_implemented",
+            "rows that are committed after a run, with a cursor value below its checkpoint, are not seen later",
+            "load the stream from the beginning from time to time (dpone reset), or without a cursor",
+        ),
+    },
 )
 """What the entry point `postgres` gives."""

@@ -42,6 +42,8 @@ _SETTINGS = {
     "bytea_output": "hex",
     "xmloption": "content",
     "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",  # the names of types are compared
     "jit": "off",  # compiling the expressions of a digest costs more than it saves
     "row_security": "off",  # rows that a policy hides are an error, not silently left out
     # A client that vanished without a word is noticed within about a minute, and its lock is freed.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
 from dpone.connectors.postgres.session import PostgresSession
 from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
-from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
+from dpone.sdk import Column, Digest, LoadSpec, NativeType, Receipt, StreamKey, Table, TargetSchema
 from dpone.sql.sink import SqlClaim, SqlLoad, digest_target, transaction
 from dpone.sql.state import State
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dpone.connectors.postgres.config import PostgresConfig
+    from dpone.sql.dialect import Session
 
 _POLL = 0.1  # seconds between two attempts to take the lock
 
@@ -73,7 +75,7 @@ class PostgresSink:
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._opened: PostgresSession | None = None
-        self.dialect = PostgresDialect()
+        self.dialect = SinkDialect(lambda column, schema: _lacking(self._session(), column, schema))
 
     def describe(self, target: Table) -> TargetSchema | None:
         """See `Sink.describe`. PermissionDenied names the GRANT that is missing."""
@@ -200,6 +202,40 @@ class PostgresSink:
         return State(session, key.target.schema).holder(key) if known else "another run"
 
 
+class SinkDialect(PostgresDialect):
+    """The dialect of one sink: a type that a kept column needs and the sink lacks is refused, so in the plan.
+
+    `lacking` says why a column cannot be stored in a schema, or gives an empty text; it is asked once for each type.
+    """
+
+    def __init__(self, lacking: Callable[[Column, str], str]) -> None:
+        self._lacking = lacking
+        self._known: dict[tuple[str, tuple[str, ...], str], str] = {}
+
+    def native(self, column: Column, schema: str = "") -> NativeType:
+        """See `Dialect.native`."""
+        found = super().native(column, schema)
+        if not column.kept or not (column.enum or "." in column.native):
+            return found
+        key = (column.native, column.enum, schema)
+        if key not in self._known:
+            self._known[key] = self._lacking(column, schema)
+        return replace(found, fidelity="refused", note=self._known[key]) if self._known[key] else found
+
+
+def _lacking(session: Session, column: Column, schema: str) -> str:
+    """Why the sink cannot store the type of a kept column, or an empty text. An enumerated type may be made."""
+    if column.enum:
+        name = type_parts(column.native)[1]
+        found = session.rows(_LABELS, (schema, name))
+        if found and (found[0][0] != "e" or tuple(found[0][1]) != column.enum):
+            return f"the type {schema}.{name} exists in the sink with other labels"
+        return ""
+    # to_regtype takes no modifier: https://www.postgresql.org/docs/current/functions-info.html
+    [(known,)] = session.rows("SELECT to_regtype(%s) IS NOT NULL", (family(column.native),))
+    return "" if known else f"the type {column.native} does not exist in the sink"
+
+
 class PostgresClaim(SqlClaim):
     """The claim, which also sees to it that the types of kept columns exist before a table needs them."""
 
@@ -207,41 +243,26 @@ class PostgresClaim(SqlClaim):
         """See `SqlClaim.begin`. Raises SchemaError naming the column whose type the sink lacks or has otherwise."""
         with transaction(self._session):
             for column in spec.columns:
-                if column.kept and column.enum:
-                    self._enum(column, spec.key.target.schema)
-                elif column.kept and "." in column.native:
-                    self._existing(column)
+                if column.kept and (column.enum or "." in column.native):
+                    self._type(column, spec.key.target.schema)
         return super().begin(spec)
 
-    def _enum(self, column: Column, schema: str) -> None:
+    def _type(self, column: Column, schema: str) -> None:
         session = self._session
-        name = type_parts(column.native)[1]
+        table = Table(schema, type_parts(column.native)[1])
         # Two streams may need the same type at the same moment.
-        session.rows("SELECT pg_advisory_xact_lock(%s::bigint)", (lock_number(f"type {schema}.{name}"),))
-        found = session.rows(_LABELS, (schema, name))
-        if not found:
+        session.rows("SELECT pg_advisory_xact_lock(%s::bigint)", (lock_number(f"type {table}"),))
+        why = _lacking(session, column, schema)
+        if why:
+            raise SchemaError(
+                f"column {column.name}: {why}",
+                remedy="create the type or its extension there, with the labels of the source in their order, or read "
+                f"it as text: columns: {{cast: {{{column.name}: text}}}}",
+                code="DP406",
+            )
+        if column.enum and not session.rows(_LABELS, (schema, table.name)):
             labels = ", ".join(session.dialect.literal(label) for label in column.enum)
-            session.execute(f"CREATE TYPE {session.dialect.table(Table(schema, name))} AS ENUM ({labels})")
-        elif found[0][0] != "e" or tuple(found[0][1]) != column.enum:
-            raise SchemaError(
-                f"column {column.name}: the type {schema}.{name} exists in the sink with other labels",
-                remedy=f"give it the labels of the source in the same order, or {_cast(column)}",
-                code="DP406",
-            )
-
-    def _existing(self, column: Column) -> None:
-        # to_regtype takes no modifier: https://www.postgresql.org/docs/current/functions-info.html
-        [(known,)] = self._session.rows("SELECT to_regtype(%s) IS NOT NULL", (family(column.native),))
-        if not known:
-            raise SchemaError(
-                f"column {column.name}: its type {column.native} does not exist in the sink",
-                remedy=f"create the type or its extension there, or {_cast(column)}",
-                code="DP406",
-            )
-
-
-def _cast(column: Column) -> str:
-    return f"read it as text: columns: {{cast: {{{column.name}: text}}}}"
+            session.execute(f"CREATE TYPE {session.dialect.table(table)} AS ENUM ({labels})")
 
 
 __all__ = ["PostgresClaim", "PostgresSink"]
