@@ -11,7 +11,6 @@ import json
 import re
 import sqlite3
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -32,7 +31,7 @@ HOSTILE = ["", " pad ", "NULL", "\\N", 'a"b', "it's", "c\\d", "{x,y}", "comma, s
 
 @dataclass(frozen=True)
 class Type:
-    """A column: its type, values that every sink can hold, and odd ones. `before` of a server that lacks the type."""
+    """A column: its type, values that every sink can hold, and odd ones; the server version that brought the type."""
 
     name: str
     declared: str
@@ -159,7 +158,7 @@ TYPES = (
     Type("c_oid", "oid", literals("4294967295", "0")),
     Type("c_xid8", "xid8", literals("18446744073709551615"), since=130000),
     Type("c_snapshot", "txid_snapshot", literals("10:20:10,14,15")),
-    Type("c_xml", "xml", literals("<a b='1'>é<!-- x --></a>", "text & more".replace(" & ", " "))),
+    Type("c_xml", "xml", literals("<a b='1'>é<!-- x --></a>", "text only")),
 )
 MADE = (
     "CREATE TYPE mood AS ENUM ('sad', 'it''s; \"ok\"', '')",
@@ -240,7 +239,8 @@ def fill(url: str, types: list[Type], *, odd: bool) -> None:
 
 def texts(url: str, columns: str = "*") -> list[bytes]:
     """The rows of `t` as the server's own text of every value, in the order of `id`."""
-    with connect(url) as connection, connection.cursor().copy(f"COPY (SELECT {columns} FROM t ORDER BY id) TO STDOUT") as copy:
+    query = f"COPY (SELECT {columns} FROM t ORDER BY id) TO STDOUT"
+    with connect(url) as connection, connection.cursor().copy(query) as copy:
         return [bytes(row) for row in copy]
 
 
@@ -288,9 +288,7 @@ def settings(request: pytest.FixtureRequest, pg: str, pg2: str) -> str:
     if request.param == "odd":
         for url, role in ((pg, "source"), (pg2, "sink")):
             name = url.rpartition("/")[2]
-            for setting, value in ODD_SETTINGS[role].items():
-                run_sql(url, f"ALTER DATABASE {name} SET {setting} = '{value}'" if setting != "search_path" else
-                        f"ALTER DATABASE {name} SET search_path = {value}")
+            run_sql(url, *(f"ALTER DATABASE {name} SET {item} = '{value}'" for item, value in ODD_SETTINGS[role].items()))
     return str(request.param)
 
 
@@ -449,7 +447,9 @@ _PARSE: dict[str, Any] = {
     "timestamp": datetime.fromisoformat,
     "timestamptz": datetime.fromisoformat,
 }
-REFUSED: dict[str, set[str]] = {"duckdb": set(), "sqlite": set(), "parquet": set()}
+# Lists that a sink cannot hold. A list of decimals or instants has no digest yet, so a run that moves one is unproven.
+REFUSED: dict[str, set[str]] = {"duckdb": set(), "sqlite": {"c_numeric_array", "c_timestamptz_array"}, "parquet": set()}
+UNPROVEN = {"c_numeric_array", "c_timestamptz_array"}
 
 
 @pytest.mark.parametrize("sink", SINKS)
@@ -471,15 +471,19 @@ def test_postgres_to_others_is_exact_or_refused(tmp_path: Path, pg: str, sink: s
     result = dpone.run(path)
     [stream] = result.streams
     assert stream.failure is None
-    assert stream.proof["verdict"] == "proven" or all(note in stream.proof["reason"] for note in plan["notes"])
+    unproven = UNPROVEN - refused
+    assert ("unproven" if unproven else "proven") == stream.proof["verdict"]
+    assert unproven == set(re.findall(r"column (c_\w+):", stream.proof["reason"]))
     target = read(tmp_path, sink)
     for name, column in columns.items():
         want = expected(pg, name, column["type"])
         assert want == [comparable(value, column["type"]) for value in target[name]], (name, column)
         if column["fidelity"] == "widened":
             assert column["note"], name
-    again = dpone.run(path).streams[0]
-    assert [0, 0, 0] == [again.changes[name] for name in ("inserted", "updated", "deleted")]
+    left_out = sorted(refused | unproven)
+    path = manifest(tmp_path, pg, endpoint(tmp_path, sink), columns={"exclude": left_out} if left_out else {})
+    again = proven(dpone.run(path)) if sink != "parquet" else dpone.run(path).streams[0].changes
+    assert [0, 0, 0] == [again[name] for name in ("inserted", "updated", "deleted")]
 
 
 @pytest.mark.parametrize("sink", SINKS)
@@ -506,15 +510,10 @@ def test_an_odd_value_arrives_or_stops_the_run(tmp_path: Path, pg: str, type_: T
             assert expected(pg, type_.name, kind) == got, odd
 
 
-def odd_columns() -> Iterator[Type]:
-    """The columns that have odd values."""
-    yield from (type_ for type_ in TYPES if type_.odd)
-
-
 @pytest.mark.parametrize("sink", SINKS)
 def test_every_odd_value_travels_as_text(tmp_path: Path, pg: str, sink: str) -> None:
     """The remedy that the errors name works: cast to text, every value of every type arrives as its text."""
-    types = list(odd_columns())
+    types = [type_ for type_ in TYPES if type_.odd]
     fill(pg, types, odd=True)
     casts = {type_.name: "text" for type_ in types}
     proven(dpone.run(manifest(tmp_path, pg, endpoint(tmp_path, sink), columns={"cast": casts})))

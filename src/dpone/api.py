@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -283,7 +283,8 @@ def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sin
     decided: StreamPlan | None = None
     try:
         decided = decide(manifest, config, source, sink)
-        return preview(decided, source, sink)
+        found = preview(decided, source, sink)
+        return replace(found, queries=tuple(map(manifest.redact, found.queries)))  # a filter may hold a secret
     except DponeError as error:
         return Preview(config.name, refusal=error)
 

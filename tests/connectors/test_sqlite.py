@@ -816,7 +816,7 @@ def test_a_merge_makes_the_key_and_the_second_run_changes_nothing(tmp_path: Path
         described = target.describe(Table("main", "T"))
     assert [2, 0, 0] == [again.results[name] for name in ("unchanged", "inserted", "updated")]
     assert described is not None
-    assert ["id"] == list(described.primary_key) == list(described.required)
+    assert ["id"] == list(described.required)
     assert {"id": "INTEGER_32", "v": "DECIMAL_TEXT(3,2)"} == dict(described.columns)
     assert [] == run_sql(tmp_path / "b.db", "SELECT name FROM sqlite_master WHERE name LIKE '%stage%'")
     assert ["b.db"] == [path.name for path in tmp_path.iterdir()]
@@ -870,7 +870,7 @@ def test_describe_target(tmp_path: Path) -> None:
         found = target.describe(Table("main", "t"))
         assert found is not None
         assert {"id": "INTEGER", "a": "INT", "b": "INT", "c": "DECIMAL(5, 2)"} == dict(found.columns)
-        assert [["a"], ["id"]] == [list(found.required), list(found.primary_key)]
+        assert ["a"] == list(found.required)
         with pytest.raises(SchemaError, match="view"):
             target.describe(Table("main", "v"))
 

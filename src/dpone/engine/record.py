@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 SCHEMA = "dpone.run/1"
+_LOOKED_BACK = 50  # newest runs searched for one that died
 
 Status = Literal["running", "succeeded", "failed", "cancelled", "abandoned"]
 
@@ -120,7 +122,7 @@ class Store:
     def close_abandoned(self) -> list[str]:
         """Mark runs of this machine as abandoned that say `running` but have no process any more. Their ids."""
         found = []
-        for document in self.runs():
+        for document in islice(self.runs(), _LOOKED_BACK):
             if document.get("status") == "running" and document.get("host") == socket.gethostname():
                 if _alive(int(document.get("pid", 0))):
                     continue

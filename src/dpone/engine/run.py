@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _POLL_S = 0.2
+_GRACE_S = 1.0
 
 
 @dataclass
@@ -305,8 +306,11 @@ def _unequal(plan: StreamPlan, piece: Slice, read: int, staged: int) -> Internal
 
 
 def _until_free(context: Context, act: Callable[[], T]) -> T:
-    """Do `act`; while another run holds the lock, try again until `wait` seconds are over."""
-    deadline = time.monotonic() + context.wait
+    """Do `act`; while another run holds the lock, try again until `wait` seconds are over.
+
+    At least for a moment: a server may take one to notice that a run was killed.
+    """
+    deadline = time.monotonic() + max(context.wait, _GRACE_S)
     while True:
         try:
             return act()

@@ -98,8 +98,8 @@ class Sink(Protocol):
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """What the sink itself remembers of this stream, read without the lock."""
 
-    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> Claim:
-        """Take the stream's lock, waiting at most `wait` seconds. Creates dpone's own tables when missing.
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> Claim:
+        """Take the stream's lock, without waiting. Creates dpone's own tables when missing.
 
         Raises ConflictError naming the holder when another run has it.
         """

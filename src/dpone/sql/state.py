@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LAYOUT = 1
-KEPT_LOADS = 100  # closed loads kept per stream, for `dpone status`
+KEPT_LOADS = 100  # closed loads kept per stream and way of ending
+KEPT_RUNS = 100  # run records kept per stream
 
 _TABLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "_dpone_meta": (("name", "text key"), ("value", "text")),
@@ -216,6 +217,11 @@ class State:
         """Note a running run; every other one of this stream that never ended was abandoned. Their ids."""
         p = self._dialect.placeholder
         runs = self.table("_dpone_runs")
+        self._session.execute(  # run ids sort by time
+            f"DELETE FROM {runs} WHERE stream_key = {p} AND run_id NOT IN (SELECT run_id FROM {runs} "
+            f"WHERE stream_key = {p} ORDER BY run_id DESC LIMIT {KEPT_RUNS})",
+            (str(key), str(key)),
+        )
         mine = (str(key), "running", run_id)
         left = self._session.rows(
             f"SELECT run_id FROM {runs} WHERE stream_key = {p} AND status = {p} AND run_id <> {p}", mine

@@ -79,11 +79,11 @@ class DuckDBSink:
         state.check()
         return state.receipt(key)
 
-    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> SqlClaim:
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> SqlClaim:
         """Take the stream's lock."""
         name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
         lock = OsLock(self._path.with_name(f"{self._path.name}.dpone-{name}.lock"), holder, run_id)
-        lock.acquire(wait)
+        lock.acquire()
         self._locks.append(lock)
         if self._config.create_schema:
             self._session.execute(f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quote(key.target.schema)}")

@@ -123,13 +123,13 @@ class FilesSink:
         with mapped(f"reading the receipt of {key.stream}", "sink"):
             return State(self._root, key).receipt()
 
-    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> FilesClaim:
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> FilesClaim:
         """Take the stream's lock, and finish what a dead run had begun to publish."""
         state = State(self._root, key)
         with mapped(f"preparing {state.folder}", "sink"):
             state.lock.parent.mkdir(parents=True, exist_ok=True)
         lock = OsLock(state.lock, holder, run_id)
-        lock.acquire(wait)
+        lock.acquire()
         self._locks.append(lock)
         with mapped(f"preparing {state.folder}", "sink"):
             return FilesClaim(state, Places(self._root, self._file, self._layout, key.target), run_id, lock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from dpone.connectors.postgres.config import PostgresConfig
     from dpone.sql.dialect import Session
 
-_POLL = 0.1  # seconds between two attempts to take the lock
 
 _SCHEMA = """
 SELECT has_schema_privilege(oid, 'USAGE'), has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = %s
@@ -114,7 +112,7 @@ class PostgresSink:
         state.check()
         return state.receipt(key)
 
-    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> PostgresClaim:
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> PostgresClaim:
         """See `Sink.claim`. The lock is a session's advisory lock, so it ends with the connection that commits.
 
         https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS
@@ -123,17 +121,14 @@ class PostgresSink:
             self._create_schema(key.target.schema)
         session = self._session()
         number = lock_number(str(key))
-        deadline = time.monotonic() + wait
-        while not session.rows("SELECT pg_try_advisory_lock(%s::bigint)", (number,))[0][0]:
-            if time.monotonic() >= deadline:
-                raise ConflictError(
-                    f"stream {key.stream} is held by {self._holder(key)}",
-                    remedy="wait for that run to end, or let this one wait for it",
-                    where=key.stream,
-                    code="DP701",
-                    retryable=True,
-                )
-            time.sleep(_POLL)
+        if not session.rows("SELECT pg_try_advisory_lock(%s::bigint)", (number,))[0][0]:
+            raise ConflictError(
+                f"stream {key.stream} is held by {self._holder(key)}",
+                remedy="wait for that run to end, or let this one wait for it (--wait)",
+                where=key.stream,
+                code="DP701",
+                retryable=True,
+            )
 
         def unlock() -> None:
             with contextlib.suppress(SinkUnavailable):  # the lock went with the connection

@@ -73,13 +73,13 @@ class SqliteSink:
         state.check()
         return state.receipt(key)
 
-    def claim(self, key: StreamKey, *, run_id: str, holder: str, wait: float = 0.0) -> SqlClaim:
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> SqlClaim:
         """Take the stream's lock, and create the file when it is missing."""
         catalog.need_schema(key.target.schema)
         name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
         file = self._path.resolve()
         lock = OsLock(file.with_name(f"{file.name}.dpone-{name}.lock"), holder, run_id)
-        lock.acquire(wait)
+        lock.acquire()
         self._locks.append(lock)
         try:
             return SqliteClaim(self._open(), key, run_id, holder, lock.release)
