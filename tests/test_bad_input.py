@@ -102,9 +102,7 @@ class Lab:
 
     # -- before a run ------------------------------------------------------------------------------------------
 
-    def manifest(
-        self, *, source: Any = None, sink: Any = None, stream: str = "public.orders", **settings: Any
-    ) -> Path:
+    def manifest(self, *, source: Any = None, sink: Any = None, stream: str = "public.orders", **settings: Any) -> Path:
         """Write the manifest."""
         path = self.folder / "dpone.yaml"
         document = {"version": 1, "pipeline": "bad", "source": source or self.source, "sink": sink or self.sink}
@@ -422,14 +420,13 @@ def a_column_that_is_missing(lab: Lab) -> Iterator[None]:
     lab.manifest()
 
 
-@case("schema", "DP406", 3, "note: is in the target public.orders but no longer at the source", "exclude")
+@case("schema", "DP406", 3, "note: is in the target but no longer at the source", "change the target")
 def a_column_that_vanished(lab: Lab) -> Iterator[None]:
     """The source lost a column that the target has."""
     lab.loaded()
-    ask(lab.admin, "ALTER TABLE orders DROP COLUMN note")
+    ask(lab.admin, "ALTER TABLE orders RENAME note TO remark")
     yield
-    lab.manifest(columns={"exclude": ["note"]})
-    lab.expect = lambda: ask(lab.admin, "SELECT id, NULL, total FROM orders")
+    ask(lab.admin, "ALTER TABLE orders RENAME remark TO note")
 
 
 @case("permission", "DP210", 1, "GRANT SELECT ON", '"orders" TO')
@@ -484,16 +481,16 @@ def no_insert_into_the_target(lab: Lab) -> Iterator[None]:
     ask(lab.into, f"GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO {lab.roles[0]}")
 
 
-@case("permission", "DP210", 1, "permission denied for table orders")
+@case("permission", "DP210", 1, "lacks UPDATE, DELETE", "GRANT SELECT, INSERT, UPDATE, DELETE ON")
 def no_delete_from_the_target(lab: Lab) -> Iterator[None]:
-    """The target belongs to another role, which grants no DELETE; that fails in the publishing transaction."""
+    """The target belongs to another role, which lets rows be added and none be removed."""
     ask(lab.into, "CREATE TABLE orders (id int PRIMARY KEY, note text, total numeric(10,2))")
     ask(lab.into, "INSERT INTO orders VALUES (1, 'theirs', 1)")
     grant = "GRANT SELECT, INSERT ON orders TO {}"
     lab.sink = lab.role("GRANT USAGE, CREATE ON SCHEMA public TO {}", grant, url=lab.into)
     lab.manifest()
     yield
-    ask(lab.into, f"GRANT DELETE ON orders TO {lab.roles[0]}")
+    ask(lab.into, f"GRANT UPDATE, DELETE ON orders TO {lab.roles[0]}")
 
 
 @case("permission", "DP210", 1, "permission denied for table _dpone_")
@@ -638,7 +635,7 @@ def write_local(url: str, statement: str) -> None:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-@case("data", "DP412", 1, "column total: a value of numeric(10,2) does not fit", "cast: {total: text}")
+@case("data", "DP414", 1, "column total: a value of numeric(10,2) does not fit", "cast: {total: text}")
 def nan_in_a_decimal(lab: Lab) -> Iterator[None]:
     """NaN has no place in a decimal of DuckDB."""
     lab.to("duckdb")
@@ -648,7 +645,7 @@ def nan_in_a_decimal(lab: Lab) -> Iterator[None]:
     ask(lab.admin, "UPDATE orders SET total = 0 WHERE id = 19")
 
 
-@case("data", "DP412", 1, "column at: a value of timestamp without time zone does not fit", "cast: {at: text}")
+@case("data", "DP414", 1, "column at: a value of timestamp without time zone does not fit", "cast: {at: text}")
 def an_infinite_timestamp(lab: Lab) -> Iterator[None]:
     """Infinity has no place in a timestamp of Arrow."""
     lab.to("duckdb")
@@ -937,9 +934,10 @@ def yaml_that_is_cut_off(lab: Lab) -> Iterator[None]:
 @case("config", "DP112", 2, "unfolds into more than 100,000 values", "dpone.yaml:1:13")
 def a_yaml_bomb(lab: Lab) -> Iterator[None]:
     """Aliases of aliases, which would fill the memory if they were followed."""
-    bomb = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x]"] + [
-        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)
-    ])
+    bomb = "\n".join(
+        ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+        + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    )
     yield from manifest_text(lab, lambda _: bomb)
 
 
@@ -1091,6 +1089,7 @@ def test_a_csv_file_with_only_a_header_is_not_an_error(lab: Lab) -> None:
 
 
 # -- the test of all cases -----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.spoil.__name__)
 def test_bad_input(case: Case, lab: Lab) -> None:

@@ -408,7 +408,7 @@ def test_replace_is_refused_where_a_foreign_key_cascades(shop: Shop) -> None:
     )
     shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
     found = failure(shop.run({"write": "replace"}))
-    assert "DP407" == found["code"]
+    assert "DP408" == found["code"]
     assert "invoices" in found["message"]
     assert [(1000,)] == ask(shop.sink, "SELECT count(*) FROM invoices")
 

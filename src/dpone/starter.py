@@ -287,12 +287,7 @@ def _split_table(url: str) -> tuple[str, str]:
 
 
 def _fingerprint(identity: str) -> str:
-    path = Path(identity)
-    try:
-        absolute = str(path.resolve()) if path.exists() else identity
-    except OSError:  # longer than a path may be
-        absolute = identity
-    return hashlib.sha256(absolute.encode()).hexdigest()[:8]
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
 __all__ = [

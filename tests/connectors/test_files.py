@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
@@ -29,9 +30,21 @@ from dpone.arrow.digest import digest
 from dpone.arrow.types import arrow_schema, parse_type, type_name
 from dpone.connectors.files import connector, formats
 from dpone.connectors.files.config import FilesConfig, Layout
+from dpone.connectors.files.errors import mapped
 from dpone.connectors.files.sink import FilesLoad, FilesSink
 from dpone.connectors.files.source import FilesSource
-from dpone.errors import ConfigError, ConflictError, DataError, DponeError, SchemaError, StateError
+from dpone.errors import (
+    ConfigError,
+    ConflictError,
+    DataError,
+    DponeError,
+    PermissionDenied,
+    ResourceError,
+    SchemaError,
+    SinkUnavailable,
+    SourceUnavailable,
+    StateError,
+)
 from dpone.sdk import (
     Capability,
     Column,
@@ -419,11 +432,12 @@ def write_packed(path: Path, data: bytes) -> None:
         stream.write(data)
 
 
-@pytest.mark.parametrize("size", [16, 64, 1000])
+@pytest.mark.parametrize("size", [16, 200, 5000])
 def test_records_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Blocks end after whole records, wherever the border falls and however long a record is."""
     monkeypatch.setattr(formats, "BLOCK_BYTES", size)
-    chance = random.Random(size)  # noqa: S311
+    monkeypatch.setattr(formats, "PART_BYTES", 200)
+    chance = random.Random(size)
     rows = [
         ("".join(chance.choices('ab,"\n\r ż', k=chance.randrange(0, 90))), chance.choice([None, "", "x\ny", '"']))
         for _ in range(300)
@@ -434,6 +448,19 @@ def test_records_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
     csv_file(tmp_path, "a,b\n" + "".join(f"{cell(a)},{cell(b)}\n" for a, b in rows))
     assert rows == read(tmp_path, types={"a": "text", "b": "text"})
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_empty_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, ending: str) -> None:
+    """The NULLs of a file of one column are counted right, also at the start and the end of a block."""
+    monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+    monkeypatch.setattr(formats, "PART_BYTES", 3)
+    texts = [None, None, "x", None, "", None, "yy", *[None] * 9]
+    lines = ["" if text is None else f'"{text}"' for text in texts]
+    csv_file(tmp_path, "".join(line + ending for line in ["a", *lines]))
+    assert [(text,) for text in texts] == read(tmp_path)
+    assert len(texts) == formats.count(tmp_path / "t.csv", Layout(format="csv"), "t.csv")
 
 
 def test_a_record_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,6 +476,7 @@ def test_a_record_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytes
     [
         ('a,b\n1,2\n"x\ny",2\n3,4,5\n', 5),
         ("a,b\n1,2\n3\n", 3),
+        ("a,b\n" + "1,2\n" * 9 + "x" * 200_000 + ",1,2\n", 1),
         ('a,b\n1,"x"y\n', 2),
         ('a,b\n1,x"y\n', 2),
         ('a,b\n1,2\n1,"open\n', 3),
@@ -487,7 +515,7 @@ def test_files_that_are_no_clean_csv(tmp_path: Path, text: bytes, kind: type[Dpo
 
 def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
     """A cut off gzip or zstd file is never read as a shorter one."""
-    rows = "a\n" + "".join(f"{index}\n" for index in random.Random(1).choices(range(10**9), k=50_000))  # noqa: S311
+    rows = "a\n" + "".join(f"{index}\n" for index in random.Random(1).choices(range(10**9), k=50_000))
     for name in ("x.csv.gz", "x.csv.zst"):
         write_packed(tmp_path / name, rows.encode())
         whole = (tmp_path / name).read_bytes()
@@ -497,6 +525,28 @@ def test_a_damaged_archive_is_an_error(tmp_path: Path) -> None:
     whole = (tmp_path / "x.parquet").read_bytes()
     (tmp_path / "x.parquet").write_bytes(whole[:-9])
     failure(DataError, lambda: read(tmp_path / "x.parquet"))
+
+
+def test_errors_of_the_system_say_the_act_and_the_remedy() -> None:
+    """The table: known numbers have their category, other numbers are an unavailable source or sink."""
+    cases: list[tuple[BaseException, Any, type[DponeError]]] = [
+        (OSError(errno.ENOSPC, "x"), "sink", ResourceError),
+        (PermissionError(errno.EACCES, "x"), "source", PermissionDenied),
+        (OSError(errno.EIO, "x"), "source", SourceUnavailable),
+        (OSError(errno.EIO, "x"), "sink", SinkUnavailable),
+        (OSError("a library's own"), "source", DataError),
+        (MemoryError(), "sink", ResourceError),
+        (pa.ArrowInvalid("value 17 is wrong"), "source", DataError),
+    ]
+
+    def act(error: BaseException, side: Any) -> None:
+        with mapped("doing it", side):
+            raise error
+
+    for error, side, kind in cases:
+        found = failure(kind, lambda error=error, side=side: act(error, side))  # type: ignore[misc]
+        assert found.message.startswith("doing it: ")
+        assert "17" not in found.message
 
 
 def test_no_header(tmp_path: Path) -> None:
@@ -591,6 +641,13 @@ def test_late_json_misfits_are_errors(tmp_path: Path, first: str, bad: str, colu
     assert "line 1001" in error.message or "after line" in error.message
 
 
+@pytest.mark.parametrize("line", ['{"a":', "[1]", "null", '{"a":NaN}', '{"a":1} {"a":2}'])
+def test_sampled_lines_are_json_objects(tmp_path: Path, line: str) -> None:
+    """One object per line, of JSON as it is standardised."""
+    csv_file(tmp_path, f"{line}\n", "t.jsonl")
+    failure(DataError, lambda: read(tmp_path))
+
+
 def test_json_text_is_utf8(tmp_path: Path) -> None:
     """Bytes that are not UTF-8 are an error."""
     csv_file(tmp_path, b'{"a":"x"}\n' * 1000 + b'{"a":"\xff"}\n', "t.jsonl")
@@ -608,9 +665,11 @@ def test_json_keys_of_all_sorts(tmp_path: Path) -> None:
     assert [(1, "x")] * 2 == read(tmp_path, Stream("t", include=("a.b", "ż")))
 
 
-def test_json_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects fall whole into blocks."""
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 50)
+@pytest.mark.parametrize("size", [50, 3000])
+def test_json_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Objects fall whole into blocks and their parts."""
+    monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+    monkeypatch.setattr(formats, "PART_BYTES", 100)
     rows = [{"a": index, "s": "x" * (index % 70), "n": [index]} for index in range(200)]
     csv_file(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "t.jsonl")
     assert [(row["a"], row["s"], row["n"]) for row in rows] == [(a, s, json.loads(n)) for a, s, n in read(tmp_path)]

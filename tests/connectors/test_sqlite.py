@@ -871,7 +871,7 @@ def test_describe_target(tmp_path: Path) -> None:
         assert found is not None
         assert {"id": "INTEGER", "a": "INT", "b": "INT", "c": "DECIMAL(5, 2)"} == dict(found.columns)
         assert ["a"] == list(found.required)
-        with pytest.raises(SchemaError, match="view"):
+        with pytest.raises(SchemaError, match="not a table"):
             target.describe(Table("main", "v"))
 
 

@@ -459,12 +459,12 @@ def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, sn
 
 
 def _check_cursor(config: StreamConfig, schema: StreamSchema) -> None:
-    """Raise ConfigError when the sink would order the cursor in another way than the source does."""
+    """Raise SchemaError when the sink would order the cursor in another way than the source does."""
     column = schema.column(config.cursor)
     if column is None or column.kept:
         return
     if config.cursor in config.casts or (type_name(column.type) == "text" and column.fidelity != "exact"):
-        raise ConfigError(
+        raise SchemaError(
             f"the cursor {config.cursor} would travel as {type_name(column.type, column.logical)}, in another order",
             where=config.at("cursor"),
             remedy="use a cursor that is not cast, of an integer, decimal, date or timestamp type",
@@ -494,7 +494,7 @@ def _check_replaceable(config: StreamConfig, target: Table, existing: TargetSche
             f"replacing {target} would change other tables: {existing.not_replaceable}",
             where=config.at("write"),
             remedy="use write: merge with a primary key, or give another target",
-            code="DP407",
+            code="DP408",
         )
 
 

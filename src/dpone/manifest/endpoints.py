@@ -233,7 +233,7 @@ class Endpoints:
             schema=connector.default_schema,
             display=mask(text),
             where=document.where(path),
-            _config=partial(_deferred, checker, settings),
+            _config=partial(_deferred, checker, self._folder, settings),
         )
 
     def _of_mapping(self, place: _Place) -> Endpoint | None:
@@ -266,7 +266,9 @@ class Endpoints:
             schema=str(schema),
             display=_display(connector.name, settings, secret),
             where=document.where(path, key=True),
-            _config=partial(_deferred, checker, partial(_mapping_settings, model, document, path, settings)),
+            _config=partial(
+                _deferred, checker, self._folder, partial(_mapping_settings, model, document, path, settings)
+            ),
         )
 
     def _connector(self, document: Document, path: KeyPath, word: str, *, url: bool) -> Connector | None:
@@ -286,12 +288,12 @@ class Endpoints:
         return None
 
 
-def _deferred(checker: Checker, settings: Callable[[Checker], Any]) -> Any:
-    """Resolve settings now, with problems of their own."""
+def _deferred(checker: Checker, folder: Path, settings: Callable[[Checker], Any]) -> Any:
+    """Resolve settings now, with problems of their own. Relative paths start at the manifest's folder."""
     fresh = checker.fresh()
     made = settings(fresh)
     fresh.raise_found()
-    return made
+    return made.relative_to(folder) if hasattr(made, "relative_to") else made
 
 
 def _url_settings(connector: Connector, document: Document, path: KeyPath, text: str, checker: Checker) -> Any:

@@ -89,13 +89,16 @@ def _compare(
         reading.close()
     pending, without = 0, None
     if not window.full and window.until is not None and stream.primary_key:
-        keys = replace(schema, columns=tuple(c for c in schema.columns if c.name in stream.primary_key))
-        later = source.open(stream, keys, Window(full=False, after=window.until, null_rows=0))
+        keys = tuple(column for column in schema.columns if column.name in stream.primary_key)
+        # A source may need the cursor's own column to know how to compare it.
+        needed = tuple(c for c in schema.columns if c.name in (*stream.primary_key, stream.cursor))
+        later = source.open(stream, replace(schema, columns=needed), Window(full=False, after=window.until))
         try:
             if not later.window.empty:
                 pending = sum(later.digest(piece).rows for piece in later.slices)  # rows without a cursor value too
-            batches = (batch for piece in later.slices for batch in later.read(piece))
-            without = (keys.columns, batches) if pending else None
+            names = [column.name for column in keys]
+            batches = (batch.select(names) for piece in later.slices for batch in later.read(piece))
+            without = (keys, batches) if pending else None
             right = sink.digest(target, columns, without=without)
         finally:
             later.close()

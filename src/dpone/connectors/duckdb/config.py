@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -17,7 +18,7 @@ class DuckDBConfig(BaseModel):
 
     path: str = Field(description="The database file. A sink creates it, a source does not.", min_length=1)
     memory_limit: str = Field(
-        default="1GB",
+        default="256MB",
         pattern=r"^\d+(\.\d+)?\s*(KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
         description="Memory DuckDB may use; beyond it, it spills to disk beside the database.",
     )
@@ -34,6 +35,10 @@ class DuckDBConfig(BaseModel):
                 "a duckdb URL needs a file", remedy="write duckdb:///warehouse.duckdb (three slashes, relative)"
             )
         return {"path": path, **dict(parse_qsl(parts.query))}
+
+    def relative_to(self, folder: Path) -> DuckDBConfig:
+        """The same settings with a relative path taken from a folder (the manifest's), and made absolute."""
+        return self.model_copy(update={"path": str(Path.cwd() / folder / self.path)})
 
     @property
     def identity(self) -> str:

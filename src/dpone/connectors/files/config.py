@@ -111,6 +111,10 @@ class FilesConfig(BaseModel):
                 settings[key] = value
         return settings
 
+    def relative_to(self, folder: Path) -> FilesConfig:
+        """The same settings with a relative path taken from a folder (the manifest's), and made absolute."""
+        return self.model_copy(update={"path": str(Path.cwd() / folder / self.path)})
+
     @property
     def identity(self) -> str:
         """The path: what this connection is called in plans and records."""

@@ -214,24 +214,24 @@ def csv_texts(
             lambda data, size: pacsv.read_csv(
                 data, pacsv.ReadOptions(column_names=list(names), block_size=size), parse, convert
             ),
+            layout.quote.encode(),
         )
     except pa.ArrowInvalid as error:
-        line, found = _ragged(block, len(names), layout)
-        if line:
-            raise DataError(
-                f"{where}: line {line} has {found} values, the file has {len(names)} columns",
-                where=where,
-                remedy="correct the line, or the settings delimiter and quote",
-            ) from error
+        _utf8(block, where)
         raise DataError(
-            f"{where}: the text after line {block.line} is not UTF-8", where=where, remedy="convert it with iconv"
+            f"{where}: {_ragged(block, len(names), layout)}; the file has {len(names)} columns",
+            where=where,
+            remedy="correct the line, or the settings delimiter and quote",
         ) from error
     return {name: values.one(table[name]) for name in wanted}
 
 
-def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table]) -> pa.Table:
-    """Parse in parts, which pyarrow does side by side; in one, when a record is longer than a part or wrong."""
-    if len(data) > PART_BYTES:
+def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table], quote: bytes = b"") -> pa.Table:
+    """Parse in parts, which pyarrow does side by side; in one, when a record is longer than a part or wrong.
+
+    Also in one when values may hold line ends: pyarrow.csv loses the line feed of a quoted CR LF between two parts.
+    """
+    if len(data) > PART_BYTES and b"\r" not in data and not (quote and quote in data):
         try:
             return parse(pa.BufferReader(data), PART_BYTES)
         except pa.ArrowInvalid:
@@ -239,14 +239,16 @@ def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table]) -> pa.Table:
     return parse(pa.BufferReader(data), len(data) + 1)
 
 
-def _ragged(block: Block, width: int, layout: Layout) -> tuple[int, int]:
-    """The line of the first record of another width, and that width; zeros when there is none. For errors only."""
+def _ragged(block: Block, width: int, layout: Layout) -> str:
+    """Where the first record of another width is. Only for errors: the parser knows no line of the file."""
     rows = _rows(block.data, layout)
     try:
-        found = next((width_ for width_ in map(len, rows) if width_ not in (0, width)), 0)
-    except csv.Error:
-        return block.line + rows.line_num, -1
-    return (block.line + rows.line_num, found) if found else (0, 0)
+        found = next((count_ for count_ in map(len, rows) if count_ not in (0, width)), 0)
+    except csv.Error:  # a value over 128 KiB
+        found = 0
+    if found:
+        return f"line {block.line + rows.line_num} has {found} values"
+    return f"a line after line {block.line} has another number of values"
 
 
 def typed(texts: dict[str, pa.Array], columns: Sequence[Column], where: str) -> pa.RecordBatch:

@@ -491,10 +491,10 @@ def _cursor(stream: Stream, found: Found) -> Column | None:
     types, type_ = pa.types, column.type
     ordered = types.is_integer(type_) or types.is_decimal(type_) or types.is_date(type_) or types.is_timestamp(type_)
     if not (ordered or (types.is_string(type_) and column.logical != "json")):
-        raise ConfigError(
+        raise SchemaError(
             f"{stream.cursor} is {type_name(type_, column.logical)}, which is no cursor",
             remedy="use an integer, decimal, date, timestamp or text column",
-            code="DP136",
+            code="DP404",
         )
     return column
 

@@ -209,7 +209,7 @@ def digest_query(dialect: Dialect, relation: str, columns: Sequence[Column], *, 
     """
     bad = next((why for why in map(undigestible, columns) if why), "")
     if bad:
-        raise ConfigError(bad, remedy="set proof: counts, exclude the column or cast it to text", code="DP107")
+        raise ConfigError(bad, remedy="set proof: counts, exclude the column or cast it to text", code="DP141")
     texts = [f"{_encoding(dialect.quote(column.name), column)} AS t{index}" for index, column in enumerate(columns)]
     # OFFSET 0 keeps the texts from being computed twice, once for the length and once for the value.
     inner = f"(SELECT {', '.join(texts)} FROM {relation} OFFSET 0) AS e"

@@ -185,7 +185,7 @@ class PostgresSession:
             raise ConfigError(
                 f"{self._config.identity} runs PostgreSQL {self.version // 10000}, dpone needs 12 or later",
                 remedy="upgrade the server",
-                code="DP108",
+                code="DP142",
             )
         settings = _SETTINGS | (_SETTINGS_14 if self.version >= 140000 else {})  # noqa: PLR2004 - a version
         calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
@@ -212,7 +212,7 @@ class PostgresSession:
         return ConfigError(
             f"{self._config.identity} is a pooler that gives each transaction another session",
             remedy="connect to the server itself, or to a pooler in session mode (pgbouncer: pool_mode = session)",
-            code="DP109",
+            code="DP143",
         )
 
     def _open(self, statement: str) -> None:

@@ -326,7 +326,7 @@ def _check_end(stream: Stream, window: Window) -> None:
         raise DataError(
             f"the cursor {stream.cursor} of {stream.name} holds infinity or NaN, so no later row would ever be newer",
             remedy="leave such rows out with filter, or choose another cursor",
-            code="DP412",
+            code="DP414",
         )
 
 

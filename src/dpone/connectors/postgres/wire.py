@@ -63,7 +63,7 @@ class Parser:
             match = re.search(r"In CSV column #(\d+)", str(error))
             if match is None:
                 raise DataError(
-                    "reading rows: the server's CSV cannot be parsed", remedy="report this", code="DP412"
+                    "reading rows: the server's CSV cannot be parsed", remedy="report this", code="DP414"
                 ) from None
             raise _unreadable(self._columns[int(match[1])]) from None
         arrays = [self._finish(column, table.column(index)) for index, column in enumerate(self._columns)]
@@ -82,7 +82,7 @@ class Parser:
             raise DataError(
                 f"column {column.name}: an array has several dimensions, or does not begin at index 1",
                 remedy=f"columns: {{cast: {{{column.name}: text}}}} reads the arrays as text",
-                code="DP412",
+                code="DP414",
             )
         element = column.type.value_type
         kind = "BIGINT" if pa.types.is_integer(element) else "BOOLEAN" if pa.types.is_boolean(element) else "VARCHAR"
@@ -107,7 +107,7 @@ def _unreadable(column: Column) -> DataError:
         f"column {column.name}: a value of {column.native or 'its type'} does not fit {column.type}",
         remedy=f"columns: {{cast: {{{column.name}: text}}}} reads it as text; infinity, NaN, BC dates and years "
         "after 9999 have no other form",
-        code="DP412",
+        code="DP414",
     )
 
 
@@ -157,7 +157,7 @@ class Writer:
                 raise DataError(
                     f"column {column.name}: a text holds the character NUL, which PostgreSQL cannot store",
                     remedy="remove it at the source, or exclude the column",
-                    code="DP413",
+                    code="DP415",
                 )
 
 
@@ -204,7 +204,7 @@ def _out_of_range(column: Column) -> DataError:
     return DataError(
         f"column {column.name}: a date lies outside the years 1 to 9999, whose text both sides read alike",
         remedy="cast the column to text at the source",
-        code="DP412",
+        code="DP414",
     )
 
 

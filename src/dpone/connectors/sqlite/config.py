@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -44,6 +45,10 @@ class SqliteConfig(BaseModel):
                 "a sqlite URL has no settings after the path", remedy="write a ? or # in a file name as %3F or %23"
             )
         return {"path": path}
+
+    def relative_to(self, folder: Path) -> SqliteConfig:
+        """The same settings with a relative path taken from a folder (the manifest's), and made absolute."""
+        return self.model_copy(update={"path": str(Path.cwd() / folder / self.path)})
 
     @property
     def identity(self) -> str:
