@@ -207,8 +207,9 @@ ODD_SETTINGS = {
         "transform_null_equals": "on",
     },
 }
-PLAIN_SESSION = "-c TimeZone=UTC -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c extra_float_digits=3 " + (
-    "-c bytea_output=hex -c array_nulls=on -c quote_all_identifiers=off -c xmloption=content -c lc_monetary=C "
+PLAIN_SESSION = (
+    "-c TimeZone=UTC -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex "
+    "-c array_nulls=on -c quote_all_identifiers=off -c xmloption=content -c lc_monetary=C "
     "-c standard_conforming_strings=on -c default_transaction_read_only=off -c search_path=public"
 )
 
@@ -417,13 +418,13 @@ def read(folder: Path, sink: str) -> dict[str, list[Any]]:
         with duckdb.connect(str(folder / "out.duckdb"), read_only=True) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             return dict(connection.sql("SELECT * FROM t ORDER BY id").to_arrow_table().to_pydict())
-    connection = sqlite3.connect(folder / "out.sqlite")
+    file = sqlite3.connect(folder / "out.sqlite")
     try:
-        cursor = connection.execute("SELECT * FROM t ORDER BY id")
+        cursor = file.execute("SELECT * FROM t ORDER BY id")
         names = [column[0] for column in cursor.description]
         return dict(zip(names, map(list, zip(*cursor.fetchall(), strict=True)), strict=True))
     finally:
-        connection.close()
+        file.close()
 
 
 def expected(url: str, name: str, kind: str) -> list[Any]:
@@ -436,7 +437,7 @@ def expected(url: str, name: str, kind: str) -> list[Any]:
         return [comparable(value, kind) for (value,) in connection.execute(query).fetchall()]
 
 
-def comparable(value: Any, kind: str) -> Any:
+def comparable(value: Any, kind: str) -> Any:  # noqa: PLR0911 - one answer per family
     """A value in a form in which only the same values are equal."""
     if value is None:
         return None

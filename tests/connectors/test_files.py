@@ -463,6 +463,13 @@ def test_empty_lines_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(texts) == formats.count(tmp_path / "t.csv", Layout(format="csv"), "t.csv")
 
 
+def test_a_byte_order_mark_inside_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the mark at the start of a file is one; a value that begins with that character keeps it."""
+    monkeypatch.setattr(formats, "BLOCK_BYTES", 8)
+    csv_file(tmp_path, "\ufeffa,b\n" + "\ufeffx,y\n" * 20 + '"\ufeff",\ufeff\n')
+    assert [("\ufeffx", "y")] * 20 + [("\ufeff", "\ufeff")] == read(tmp_path)
+
+
 def test_a_record_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One record cannot take all memory."""
     monkeypatch.setattr(formats, "BLOCK_BYTES", 64)

@@ -282,16 +282,17 @@ def test_masking_urls(text: str, masked: str) -> None:
 def test_connections_from_beside_the_manifest_and_from_the_environment(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The manifest's own come before connections.yaml, the environment before both."""
+    """The manifest's own come before connections.yaml, the environment before both; paths start at the manifest."""
     text = "version: 1\npipeline: p\nsource: shop\nsink: {connection: my-lake, schema: x}\nstreams: {a: }\n"
     (folder / "connections.yaml").write_text("shop: sqlite:///shared.db\nmy-lake: duckdb:///shared.duckdb\nbroken: 5\n")
     manifest = write(folder, text)
-    assert ("shared.db", "connections.yaml:1:7") == (manifest.source.config().path, manifest.source.where)
+    assert (str(folder / "shared.db"), "connections.yaml:1:7") == (manifest.source.config().path, manifest.source.where)
     manifest = write(folder, text + "connections: {shop: 'sqlite:///own.db'}\n")
-    assert ("own.db", "shared.duckdb") == (manifest.source.config().path, manifest.sink.config().path)
+    places = [manifest.source.config().path, manifest.sink.config().path]
+    assert [str(folder / "own.db"), str(folder / "shared.duckdb")] == places
     monkeypatch.setenv("DPONE_CONNECTION_MY_LAKE", "duckdb:///environment.duckdb")
     manifest = write(folder, text)
-    assert "environment.duckdb" == manifest.sink.config().path
+    assert str(folder / "environment.duckdb") == manifest.sink.config().path
     assert ("my-lake", "x", "${env:DPONE_CONNECTION_MY_LAKE}") == (
         manifest.sink.name,
         manifest.sink.schema,

@@ -37,6 +37,7 @@ BLOCK_BYTES = 8 << 20
 PART_BYTES = 1 << 20
 RECORD_BYTES = 256 << 20
 GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20  # what one Parquet row group gathers
+_MARK = b"\xef\xbb\xbf"
 _CAST_REMEDY = "declare it: columns: {{cast: {{{name}: {type}}}}}, or types: of the connection"
 
 
@@ -97,7 +98,7 @@ def _read(stream: Any, size: int) -> bytes:
 def _without_mark(data: bytes, where: str) -> bytes:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{where}: the file is UTF-16, dpone reads UTF-8", where=where, remedy="convert it with iconv")
-    return data.removeprefix(b"\xef\xbb\xbf")
+    return data.removeprefix(_MARK)
 
 
 def _bytes(data: bytes) -> pa.Array:
@@ -229,8 +230,11 @@ def csv_texts(
 def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table], quote: bytes = b"") -> pa.Table:
     """Parse in parts, which pyarrow does side by side; in one, when a record is longer than a part or wrong.
 
-    Also in one when values may hold line ends: pyarrow.csv loses the line feed of a quoted CR LF between two parts.
+    Also in one when values may hold line ends: pyarrow.csv loses the line feed of a quoted CR LF between two parts
+    (https://github.com/apache/arrow/issues/51368). It takes a byte order mark off the start of whatever it is given; the
+    file's own is gone already, so one that stands there now is text, and is doubled.
     """
+    data = _MARK + data if data.startswith(_MARK) else data
     if len(data) > PART_BYTES and b"\r" not in data and not (quote and quote in data):
         try:
             return parse(pa.BufferReader(data), PART_BYTES)

@@ -228,7 +228,7 @@ def _lacking(session: Session, column: Column, schema: str) -> str:
         return ""
     # to_regtype takes no modifier: https://www.postgresql.org/docs/current/functions-info.html
     [(known,)] = session.rows("SELECT to_regtype(%s) IS NOT NULL", (family(column.native),))
-    return "" if known else f"its type {column.native} does not exist in the sink"
+    return "" if known else f"the type {column.native} does not exist in the sink"
 
 
 class PostgresClaim(SqlClaim):
