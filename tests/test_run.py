@@ -462,6 +462,60 @@ def test_a_stream_has_one_state_however_it_is_spelled(shop: Shop) -> None:
     assert 0 == dpone.run(shop.manifest({"orders": append})).streams[0].changes["inserted"]
 
 
+def test_what_hangs_on_a_replaced_table_survives(shop: Shop) -> None:
+    """Grants, indexes, constraints, comments and views of an existing target are there after a replace."""
+    shop.run({"write": "replace"})
+    ask(
+        shop.sink,
+        "ALTER TABLE orders ADD CONSTRAINT positive CHECK (total >= 0)",
+        "CREATE UNIQUE INDEX by_id ON orders (id)",
+        "CREATE VIEW big AS SELECT count(*) AS n FROM orders WHERE total > 100",
+        "COMMENT ON TABLE orders IS 'kept'",
+        "GRANT SELECT ON orders TO public",
+    )
+    hanging = (
+        "SELECT relacl::text, obj_description(oid), ARRAY(SELECT indexrelid::regclass::text FROM pg_index "
+        "WHERE indrelid = c.oid), ARRAY(SELECT conname::text FROM pg_constraint WHERE conrelid = c.oid) "
+        "FROM pg_class c WHERE oid = 'orders'::regclass"
+    )
+    before = ask(shop.sink, hanging)
+    shop.sql("UPDATE orders SET total = 1000 WHERE id <= 300")
+    assert 1000 == shop.run({"write": "replace"}).changes["inserted"]
+    assert before == ask(shop.sink, hanging)
+    assert shop.sql("SELECT count(*) FROM orders WHERE total > 100") == ask(shop.sink, "SELECT n FROM big")
+
+
+@pytest.mark.parametrize("settings", [{"write": "replace"}, MERGE])
+def test_readers_never_see_a_part(shop: Shop, settings: dict[str, Any]) -> None:
+    """While runs replace or merge a table of changing size, a reader sees one whole version after another."""
+    settings = settings | {"slices": {"rows": 100}}
+    shop.run(settings)
+    seen: set[tuple[int, int]] = set()
+    done = threading.Event()
+
+    def read() -> None:
+        with psycopg.connect(shop.sink, autocommit=True) as connection:
+            while not done.is_set():
+                query = "SELECT count(*), count(*) FILTER (WHERE note LIKE 'version%') FROM orders"
+                seen.update(connection.execute(query).fetchall())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for version in range(1, 4):
+            shop.sql(
+                f"UPDATE orders SET note = 'version {version}', updated_at = '2030-01-0{version}'",
+                f"INSERT INTO orders SELECT n, 'version', 1, '2030-01-0{version}' "
+                f"FROM generate_series({version * 10_000}, {version * 10_000 + 499}) AS n",
+            )
+            assert "succeeded" == shop.run(settings).status
+    finally:
+        done.set()
+        reader.join(30)
+    assert seen <= {(1000, 0), (1500, 1500), (2000, 2000), (2500, 2500)}
+    assert len(seen) > 1
+
+
 def test_replace_does_not_empty_an_excluded_column(shop: Shop) -> None:
     """A column that only the target has cannot survive a replace of every row, so that is refused."""
     shop.run({"write": "replace"})

@@ -55,6 +55,8 @@ def mapped(act: str) -> Iterator[None]:
 def translate(act: str, error: duckdb.Error) -> DponeError:
     """The dpone error for a DuckDB exception."""
     text = str(error)
+    if "No space left" in text:  # also inside the TransactionException of a COMMIT
+        return ResourceError(f"{act}: the disk is full", remedy="free space; the rerun continues where this run ended")
     if isinstance(error, duckdb.IOException):
         return _io(act, text)
     for kind, target, remedy in _TABLE:
@@ -81,8 +83,6 @@ def _io(act: str, text: str) -> DponeError:
             code="DP701",
             retryable=True,
         )
-    if "No space left" in text:
-        return ResourceError(f"{act}: the disk is full", remedy="free space; the rerun continues where this run ended")
     if "ermission denied" in text:
         return PermissionDenied(f"{act}: permission denied", remedy="check the permissions of the file and its folder")
     if "not a valid DuckDB database" in text:

@@ -231,8 +231,8 @@ def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table], quote: bytes =
     """Parse in parts, which pyarrow does side by side; in one, when a record is longer than a part or wrong.
 
     Also in one when values may hold line ends: pyarrow.csv loses the line feed of a quoted CR LF between two parts
-    (https://github.com/apache/arrow/issues/51368). It takes a byte order mark off the start of whatever it is given; the
-    file's own is gone already, so one that stands there now is text, and is doubled.
+    (https://github.com/apache/arrow/issues/51368). It takes a byte order mark off the start of whatever it is given;
+    the file's own is gone already, so one that stands there now is text, and is doubled.
     """
     data = _MARK + data if data.startswith(_MARK) else data
     if len(data) > PART_BYTES and b"\r" not in data and not (quote and quote in data):
