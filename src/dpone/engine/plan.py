@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import type_name
-from dpone.errors import ConfigError, DponeError, SchemaError
+from dpone.errors import ConfigError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import (
     Capability,
     Connector,
@@ -260,8 +260,14 @@ def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink)
     try:
         return _decide(manifest, config, source, sink)
     except DponeError as error:
-        error.where = error.where or config.at()
-        raise
+        raise placed(error, manifest, config) from error.__cause__
+
+
+def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> DponeError:
+    """The error with a position in the manifest: the endpoint that cannot be reached, else the stream."""
+    ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
+    error.where = error.where or ends.get(type(error), config.at())
+    return error
 
 
 def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, start_window
+from dpone.engine.plan import StreamPlan, decide, placed, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
@@ -77,8 +77,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
         )
         record.status = "succeeded"
     except DponeError as error:
-        error.where = error.where or config.at()
-        _fail(context, record, error)
+        _fail(context, record, placed(error, context.manifest, config))
     except Exception as error:
         if os.environ.get("DPONE_DEBUG", "0") not in ("", "0"):
             raise

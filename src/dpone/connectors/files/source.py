@@ -482,7 +482,7 @@ class _Bounds:
 
 
 def _cursor(stream: Stream, found: Found) -> Column | None:
-    """The cursor column. Raises ConfigError for types without an order that text keeps exactly."""
+    """The cursor column. Raises SchemaError for types without an order that text keeps exactly."""
     if not stream.cursor:
         return None
     column = next(column for column in found.columns if column.name == stream.cursor)
