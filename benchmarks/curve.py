@@ -24,7 +24,7 @@ import duckdb
 import psycopg
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.services import running_postgres  # noqa: E402 - found through the path above
+from tests.services import running_postgres
 
 ROUTES = ("postgres-postgres", "postgres-duckdb", "duckdb-postgres", "duckdb-duckdb", "csv-duckdb", "postgres-parquet")
 _SELECT = """

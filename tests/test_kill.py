@@ -50,7 +50,7 @@ def test_killed_anywhere(make: Make, tmp_path: Path, source_name: str, sink_name
     Right after the death the target is what it was or what it was to be. After the rerun (and one more, for rows that
     came after the pinned window) target and source are equal, no staging is left, and the dead run is `abandoned`.
     """
-    chance = random.Random(f"{SEED} {source_name} {sink_name} {write}")  # noqa: S311 - repeatable on purpose
+    chance = random.Random(f"{SEED} {source_name} {sink_name} {write}")
     source, sink = make(source_name, "source"), make(sink_name, "sink")
     settings: dict[str, object] = {"write": write, "slices": {"rows": 60}}
     if write == "merge":

@@ -445,6 +445,31 @@ def test_a_checkpoint_is_not_used_for_another_cursor_or_filter(shop: Shop, chang
     assert [(expected,)] == ask(shop.sink, "SELECT count(*) FROM orders")
 
 
+@pytest.mark.parametrize("status", ["open", "committed"])
+def test_damaged_state_is_refused_until_it_is_reset(shop: Shop, status: str) -> None:
+    """A damaged receipt or open load stops the run and names the way out; reset works, and drops the staging."""
+    settings = MERGE | {"slices": {"rows": 100}}
+    shop.run(settings)
+    shop.sql("UPDATE orders SET updated_at = '2030-01-01'")
+    shop.run(settings, on_event=dies_at("load.committing"))
+    ask(shop.sink, f"UPDATE _dpone_loads SET document = left(document, 20) WHERE status = '{status}'")
+    found = failure(shop.run(settings))
+    assert ("state", "DP502") == (found["category"], found["code"])
+    assert "dpone reset" in found["remedy"]
+    dpone.reset(shop.manifest({"public.orders": settings}), select=["public.orders"])
+    assert [] == ask(shop.sink, "SELECT relname FROM pg_class WHERE relname LIKE '\\_dpone\\_stage%'")
+    record = shop.run(settings)
+    assert (0, 1000) == (record.changes["inserted"], record.changes["updated"]), record
+
+
+def test_state_of_a_newer_version_is_refused(shop: Shop) -> None:
+    """Tables that a newer dpone wrote are not touched."""
+    shop.run(MERGE)
+    ask(shop.sink, "UPDATE _dpone_meta SET value = '99' WHERE name = 'layout'")
+    found = failure(shop.run(MERGE))
+    assert ("state", "DP501") == (found["category"], found["code"])
+
+
 def test_the_last_receipt_does_not_depend_on_clocks(shop: Shop) -> None:
     """A receipt written with a clock in the future is not taken for the last one for ever."""
     append = {"write": "append", "cursor": "updated_at"}

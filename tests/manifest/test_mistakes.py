@@ -157,7 +157,7 @@ def misspelt(word: str, source: random.Random) -> list[str]:
 
 def spelling_cases() -> list[Case]:
     """Manifests with one misspelt word."""
-    source = random.Random(SEED)  # noqa: S311 - reproducible, not secret
+    source = random.Random(SEED)
     cases = []
     for number, column, key in words(r"(?:^\s*|[{,] ?)([a-z_]+):(?= |$)"):
         if key in KEYS:
@@ -319,7 +319,7 @@ def test_a_damaged_url_never_shows_its_password(old: str, new: str) -> None:
 
 def test_a_damaged_manifest_never_shows_its_secret() -> None:
     """With one or two characters lost, added or doubled anywhere, nothing that is said of it holds the password."""
-    source = random.Random(SEED)  # noqa: S311
+    source = random.Random(SEED)
     for _ in range(1500):
         text = WHOLE
         for _ in range(source.choice([1, 1, 2])):

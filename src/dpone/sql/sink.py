@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import InternalError
+from dpone.errors import InternalError, StateError
 from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
 from dpone.sql.state import State, receipt_to_json
 
@@ -57,18 +57,27 @@ class SqlClaim:
             self._fence = self._state.take_fence(key, run_id, holder)
             self.abandoned = self._state.run_started(key, run_id)
             # Under the lock row: a COMMIT of a dead run that was still in flight has either landed or is fenced off.
-            self.receipt: Receipt | None = self._state.receipt(key)
-            self.pending: OpenLoad | None = self._state.pending(key)
+            self._remembered = self._read()
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The last committed load. Raises StateError when it is damaged."""
+        return self._known()[0]
+
+    @property
+    def pending(self) -> OpenLoad | None:
+        """The open load that was found. Raises StateError when it is damaged."""
+        return self._known()[1]
 
     def begin(self, spec: LoadSpec) -> SqlLoad:
         """Attach to the pending load, or abort it and open `spec.load`."""
         load = SqlLoad(self._session, self._state, self._fence, spec)
-        if self.pending is not None and self.pending.load_id != spec.load.load_id:
-            SqlLoad(self._session, self._state, self._fence, replace(spec, load=self.pending)).abort()
-            self.pending = None
-        if self.pending is None:
-            load.create()
-            self.pending = spec.load
+        pending = self.pending
+        if pending is not None and pending.load_id == spec.load.load_id:
+            return load
+        if pending is not None:
+            SqlLoad(self._session, self._state, self._fence, replace(spec, load=pending)).abort()
+        load.create()
         return load
 
     def record(self, run_id: str, status: str, document: str) -> None:
@@ -77,18 +86,28 @@ class SqlClaim:
             self._state.run_finished(self._key, run_id, status, document)
 
     def reset(self) -> None:
-        """Forget receipts, open loads and staging of this stream."""
+        """Forget receipts, open loads and staging of this stream, damaged ones too."""
         with transaction(self._session):
             self._state.check_fence(self._key, self._fence)
-            if self.pending is not None:
-                stage = self._session.dialect.table(stage_table(self._key.target, self.pending.load_id))
+            for load_id in self._state.open_loads(self._key):
+                stage = self._session.dialect.table(stage_table(self._key.target, load_id))
                 self._session.execute(f"DROP TABLE IF EXISTS {stage}")
             self._state.forget(self._key, self._run_id)
-        self.receipt = self.pending = None
 
     def release(self) -> None:
         """Give the lock back."""
         self._unlock()
+
+    def _read(self) -> tuple[Receipt | None, OpenLoad | None] | StateError:
+        try:
+            return self._state.receipt(self._key), self._state.pending(self._key)
+        except StateError as error:
+            return error  # raised when it is needed: a reset needs none of it
+
+    def _known(self) -> tuple[Receipt | None, OpenLoad | None]:
+        if isinstance(self._remembered, StateError):
+            raise self._remembered
+        return self._remembered
 
 
 class Arrived:

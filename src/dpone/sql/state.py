@@ -150,6 +150,10 @@ class State:
         progress = {int(n): SliceReceipt(int(n), int(count)) for n, count in done}
         return _decode(rows[0][2], lambda document: _open_load(document, progress))
 
+    def open_loads(self, key: StreamKey) -> list[str]:
+        """The ids of the open loads of a stream."""
+        return [str(row[0]) for row in self._session.rows(self._loads(), (str(key), "open"))]
+
     def open(self, load: OpenLoad, key: StreamKey, fence: int) -> None:
         """Store the open load, before the first byte moves. The fencing token orders the loads of a stream."""
         document = {
