@@ -1,0 +1,1 @@
+"""The tests of dpone: real systems, values compared row by row."""
