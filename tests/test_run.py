@@ -334,6 +334,18 @@ def test_two_streams_with_one_target_are_refused(shop: Shop) -> None:
     assert dpone.run(shop.manifest({"public.orders": {}, "other.orders": {"target": "other_orders"}})).ok
 
 
+def test_a_cast_says_what_it_does_to_the_values(shop: Shop) -> None:
+    """A cast to text is widened, one to a float lossy and acknowledged by being written, one that rounds fails."""
+    casts = {"total": "float64", "id": "text", "note": "text"}
+    path = shop.manifest({"public.orders": {"write": "replace", "columns": {"cast": casts}}})
+    [stream] = dpone.plan(path).as_dict()["streams"]
+    found = {column["name"]: column["fidelity"] for column in stream["columns"]}
+    assert {"id": "widened", "note": "widened", "total": "lossy", "updated_at": "exact"} == found
+    assert dpone.run(path).ok
+    rounding = shop.run({"write": "replace", "target": "t2", "columns": {"cast": {"total": "int64"}}})
+    assert "data" == failure(rounding)["category"]
+
+
 def test_merge_without_a_key_is_refused(shop: Shop) -> None:
     """A table without a primary key cannot be merged unless the manifest names a key."""
     shop.sql("ALTER TABLE orders DROP CONSTRAINT orders_pkey")

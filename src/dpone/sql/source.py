@@ -13,14 +13,14 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import parse_type
 from dpone.errors import DataError, SchemaError
-from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Window
+from dpone.sdk import Column, Digest, Fidelity, Slice, Stream, StreamSchema, Window
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dpone.sql.dialect import Session
 
 _PART = r'("(?:[^"]|"")+"|[^".]+)'
@@ -238,9 +238,13 @@ def choose_columns(stream: Stream, columns: tuple[Column, ...]) -> tuple[Column,
 
 
 def _cast(column: Column, name: str) -> Column:
+    """The column after a cast. Inexact casts to integers and decimals fail when they are read; others may round."""
     type_, logical = parse_type(name)
+    rounds = pa.types.is_floating(type_) or pa.types.is_temporal(type_)
+    fidelity: Fidelity = "widened" if pa.types.is_string(type_) else "exact"
+    fidelity = "lossy" if rounds and type_ != column.type else fidelity
     note = f"{column.native} cast to {name}"
-    return replace(column, type=type_, logical=logical, kept=False, enum=(), fidelity="exact", note=note)
+    return replace(column, type=type_, logical=logical, kept=False, enum=(), fidelity=fidelity, note=note)
 
 
 def _unquote(part: str) -> str:
