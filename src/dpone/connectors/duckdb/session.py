@@ -26,7 +26,6 @@ from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
 BATCH_ROWS = 65_536
-_INGEST_BYTES = 64 * 2**20  # rows are gathered up to this many bytes before DuckDB takes them
 
 _writers: dict[str, threading.RLock] = {}
 _writers_guard = threading.Lock()
@@ -71,22 +70,34 @@ class DuckDBSession:
         return digest(tuple(columns), self.batches(f"SELECT {expressions} FROM {relation}", columns))
 
     def ingest(self, table: Table, columns: Sequence[Column], batches: Iterator[pa.RecordBatch], ordinal: int) -> int:
-        """INSERT from Arrow, a few megabytes at a time, in arrival order."""
+        """One INSERT that streams, in arrival order; several would keep their rows in memory until COMMIT."""
         values = ", ".join(self._write(column) for column in columns)
         names = self.dialect.names(columns)
         sql = (
             f"INSERT INTO {self.dialect.table(table)} ({names}, _dpone_slice) "
             f"SELECT {values}, {ordinal} FROM _dpone_arriving"
         )
-        taken = 0
-        for chunk in _gathered(batches):
-            with mapped(self._act):
-                self._connection.register("_dpone_arriving", chunk)
-                try:
-                    taken += self.execute(sql)
-                finally:
-                    self._connection.unregister("_dpone_arriving")
-        return taken
+        schema = arrow_schema(tuple(columns))
+        failures: list[BaseException] = []
+
+        def arriving() -> Iterator[pa.RecordBatch]:
+            try:
+                for batch in batches:
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+            except BaseException as error:  # DuckDB would only say that the stream failed
+                failures.append(error)
+                raise
+
+        with mapped(self._act):
+            self._connection.register("_dpone_arriving", pa.RecordBatchReader.from_batches(schema, arriving()))
+            try:
+                return self.execute(sql)
+            except Exception:
+                if failures:
+                    raise failures[0] from None
+                raise
+            finally:
+                self._connection.unregister("_dpone_arriving")
 
     def begin(self) -> None:
         """Start a transaction; the only one that writes to this file in this process."""
@@ -151,17 +162,3 @@ def check_folder(path: Path, act: str) -> None:
     """Raise ConfigError when the folder of a file does not exist."""
     if not path.parent.is_dir():
         raise ConfigError(f"{act}: the folder {path.parent} does not exist", remedy="create the folder", code="DP140")
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        if batch.num_rows:
-            waiting.append(batch)
-            size += batch.nbytes
-        if size >= _INGEST_BYTES:
-            yield pa.Table.from_batches(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.Table.from_batches(waiting)
