@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
-from dpone.errors import ConflictError, DponeError
+from dpone.errors import ConflictError, DponeError, SchemaError
 from dpone.events import Emitter, Event, Listener, redacted
 from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_from_dict
 from dpone.manifest.select import select as choose
@@ -185,6 +185,13 @@ def verify(
         for config in _selected(loaded, source, select, exclude):
             try:
                 decided = decide(loaded, config, source, sink)
+                if decided.existing is None:
+                    raise SchemaError(
+                        f"{decided.target} does not exist: {config.name} was not loaded yet",
+                        where=config.at(),
+                        remedy="dpone run loads it",
+                        code="DP409",
+                    )
                 receipt = sink.last_receipt(decided.key)
                 found.append(compare(source, sink, decided.source, decided.schema, decided.target, receipt))
             except DponeError as error:

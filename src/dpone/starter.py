@@ -103,7 +103,7 @@ def discovered(source: str, sink: str, *, file: str, pipeline: str, use: Use) ->
     shown, notes = _without_passwords(head)
     text = (
         "# Drafted by dpone init from what the source holds. A table without a cursor is replaced in every run;\n"
-        "# remove the # before a cursor to load only what changed since the last run.\n"
+        "# remove the # before a cursor to load only what is new since the last run.\n"
         f"{to_yaml(shown)}\nstreams:\n{''.join(entries)}"
     )
     following = "dpone plan" if file == "dpone.yaml" else f"dpone plan -f {file}"
@@ -242,8 +242,9 @@ def _entry(source: Source, name: str) -> str:
         text += "    # primary_key: [...]\n"
     candidates = cursor_candidates(schema)
     if candidates:
-        others = f"  # or {', '.join(candidates[1:])}" if candidates[1:] else ""
-        text += f"    # {_comment(to_yaml({'cursor': candidates[0]}).strip() + others)}\n"
+        # A time of change comes first; anything else misses the rows that change.
+        warning = "" if candidates[0].lower() in _CHANGED else "  # sees new rows only, not changed ones"
+        text += f"    # {_comment(to_yaml({'cursor': candidates[0]}).strip() + warning)}\n"
     return text
 
 

@@ -1,3 +1,3 @@
 """The version of dpone."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0a1"

@@ -245,6 +245,8 @@ def check_targets(manifest: Manifest, configs: Sequence[StreamConfig]) -> None:
     owners: dict[str, StreamConfig] = {}
     for config in configs:
         target = _target(manifest, config)
+        if getattr(manifest.sink.config(), "is_one_file", False):
+            target = Table("", manifest.sink.config().identity)
         owner = owners.setdefault(_fold(str(target), folds=folds), config)
         if owner is not config:
             raise ConfigError(
@@ -297,20 +299,24 @@ def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
 
 def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
     """A checkpoint is a position in one cursor over one set of rows; of others it says nothing."""
-    for name in ("cursor", "filter"):
+    for name, what in (("cursor", "cursor"), ("cursor_type", "type of the cursor"), ("filter", "filter")):
         if name in receipt.extra and receipt.extra[name] != plan.origin[name]:
             raise ConfigError(
-                f"the {name} of {plan.stream} has changed since its last load, whose checkpoint means nothing now",
+                f"the {what} of {plan.stream} has changed since its last load, whose checkpoint means nothing now",
                 remedy=f"change it back, or forget the checkpoint: dpone reset -s {plan.stream}",
                 code="DP136",
             )
 
 
-def _origin(manifest: Manifest, stream: Stream) -> dict[str, str]:
+def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[str, str]:
     """What the position in a receipt belongs to. The filter may hold a secret, so only its digest is kept."""
+    column = schema.column(stream.cursor)
+    name = type_name(column.type) if column is not None and not column.kept else ""
+    numbers = name.startswith(("int", "uint", "decimal"))  # a wider number still sorts as before
     return {
         "source": manifest.source.config().identity,
         "cursor": stream.cursor,
+        "cursor_type": "number" if numbers else name.partition("[")[0],
         "filter": hashlib.sha256(stream.filter.encode()).hexdigest()[:16] if stream.filter else "",
     }
 
@@ -336,12 +342,18 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     )
     proof = config.proof
     gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
+    notes = (
+        [f"{config.cursor} is part of the key: new rows are seen, changed ones are not"]
+        if (write == "merge" and config.cursor in primary_key)
+        else []
+    )
     late = origin.supports(Capability.READ_LATE_COMMITS)
-    warned = config.cursor and late.level != "full"
+    if config.cursor and late.level != "full":
+        notes.append(f"{late.why}; {late.instead}")
     return StreamPlan(
         stream=config.name,
         key=StreamKey(manifest.pipeline, stream.name, target),
-        origin=_origin(manifest, stream),
+        origin=_origin(manifest, stream, schema),
         source=stream,
         schema=schema,
         target=target,
@@ -354,7 +366,7 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         proof=proof,
         allow_empty=config.allow_empty,
         gaps=gaps,
-        notes=(f"{late.why}; {late.instead}",) if warned else (),
+        notes=tuple(notes),
     )
 
 
@@ -480,9 +492,16 @@ def _check_cursor(config: StreamConfig, schema: StreamSchema) -> None:
 
 def _check_not_itself(manifest: Manifest, config: StreamConfig, stream: Stream, target: Table) -> None:
     origin, destination = manifest.source, manifest.sink
-    same_system = origin.connector.name == destination.connector.name and origin.connector.default_schema
+    same_system = origin.connector.name == destination.connector.name
     if not same_system or origin.config().identity != destination.config().identity:
         return
+    if not origin.connector.default_schema:
+        raise ConfigError(
+            f"{config.name} would be written to where it is read: {destination.config().identity}",
+            where=config.at(),
+            remedy="give the sink a folder or file of its own",
+            code="DP137",
+        )
     read = Table(*split_name(stream.name, origin.connector.default_schema))
     folds = destination.connector.folds_case
     if _fold(str(read), folds=folds) == _fold(str(target), folds=folds):

@@ -27,6 +27,7 @@ from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
 from dpone.events import redacted
 from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
 from dpone.sql.dialect import Dialect
+from dpone.sql.source import BEHIND
 from dpone.strategy import Balance
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ def _load(
         load = claim.begin(spec)
         emit("load.resumed" if pending else "load.opened", load_id=load_value.load_id, slices=len(load_value.slices))
         record.load_id = load_value.load_id
+        if load_value.window.until_rule == BEHIND:
+            record.notes.append(BEHIND)
         record.window = asdict(load_value.window) | {"cursor": plan.source.cursor or None}
 
         resumed = _still_valid(load_value, reading, load, ledger, emit) if pending else set()

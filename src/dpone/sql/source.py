@@ -23,6 +23,8 @@ from dpone.sdk import Column, Digest, Fidelity, Slice, Stream, StreamSchema, Win
 if TYPE_CHECKING:
     from dpone.sql.dialect import Session
 
+BEHIND = "the source's greatest cursor value is below the checkpoint"
+
 _PART = r'("(?:[^"]|"")+"|[^".]+)'
 _NAME = re.compile(rf"(?:{_PART}\.)?{_PART}")
 
@@ -165,7 +167,9 @@ class SqlReading:
     def _ties(self, window: Window, until: str | None) -> Window:
         """Compare the rows at `after` with what was there when they were loaded; note those at the new `until`."""
         if until is None or (window.after is not None and self._behind(until, window.after)):
-            until = window.after  # the source went back, or is empty: nothing new
+            if until is not None:
+                window = replace(window, until_rule=BEHIND)
+            until = window.after
         before = window.ties
         inclusive = window.after is not None and bool(before) and before != str(self._at(window.after))
         ties = before if until == window.after and not inclusive else str(self._at(until)) if until is not None else ""

@@ -28,7 +28,8 @@ class Merge:
         p, d = publication, publication.dialect
         key = [d.quote(column.name) for column in p.key]
         values = [column for column in p.columns if column.name not in p.primary_key]
-        joined = " AND ".join(f"t.{name} = s.{name}" for name in key)
+        # The staging column stands first: in SQLite its collation decides, and the target's may call more values equal.
+        joined = " AND ".join(f"s.{name} = t.{name}" for name in key)
         same = " AND ".join(d.same(column, "t", "s") for column in values) or "1 = 1"
         steps = [
             *p.ddl(),

@@ -36,6 +36,7 @@ _ARROW: dict[str, pa.DataType] = {
     "TIMESTAMP_MS": pa.timestamp("ms"),
     "TIMESTAMP_NS": pa.timestamp("ns"),
     "TIMESTAMP WITH TIME ZONE": pa.timestamp("us", UTC),
+    "TIMESTAMPTZ_NS": pa.timestamp("ns", UTC),
 }
 # Types whose text holds every value, and reads back as the same value. HUGEINT has 39 digits and decimals 38;
 # Arrow drops the zone of TIME WITH TIME ZONE; BIT and INTERVAL have no Arrow type that DuckDB reads back.
@@ -151,7 +152,7 @@ def _sql_type(type_: pa.DataType) -> str:
     if pa.types.is_decimal(type_):
         return f"DECIMAL({type_.precision},{type_.scale})"
     if pa.types.is_timestamp(type_) and type_.tz:
-        return "TIMESTAMP WITH TIME ZONE"
+        return "TIMESTAMPTZ_NS" if type_.unit == "ns" else "TIMESTAMP WITH TIME ZONE"
     for native, candidate in _ARROW.items():
         if candidate == type_:
             return native

@@ -79,7 +79,7 @@ def _io(act: str, text: str) -> DponeError:
         who = holder[1] if holder else "another process"
         return ConflictError(
             f"{act}: the file is held by {who}",
-            remedy="wait for it to end, or pass --wait",
+            remedy="wait for it to end (dpone run --wait SECONDS waits)",
             code="DP701",
             retryable=True,
         )

@@ -16,7 +16,11 @@ connector = Connector(
         Capability.READ_CURSOR: FULL,
         Capability.READ_SLICES: FULL,
         Capability.READ_SNAPSHOT: FULL,
-        Capability.READ_LATE_COMMITS: FULL,
+        Capability.READ_LATE_COMMITS: Support(
+            "not_implemented",
+            "rows that arrive later with a cursor value below the checkpoint are not seen later",
+            "load the stream without a cursor from time to time",
+        ),
         Capability.READ_FILTER: Support(
             "not_implemented",
             "a file has no query language of its own",

@@ -125,6 +125,12 @@ class FilesConfig(BaseModel):
         """Whether the path is a pattern."""
         return is_pattern(self.path)
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether the path is that of a file and not of a folder."""
+        path = Path(self.path)
+        return not path.is_dir() and parse_name(path.name)[1] is not None
+
     def layout(self, name: str) -> Layout:
         """How the file of this name is written. Raises ConfigError when neither name nor settings say so."""
         compression, format_, tabs = parse_name(name)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from dpone.arrow.digest import digest, undigestible
 from dpone.arrow.types import type_name
 from dpone.connectors.files import formats, values
-from dpone.connectors.files.config import FilesConfig, Layout, is_pattern, parse_name, visible
+from dpone.connectors.files.config import FilesConfig, Layout, is_pattern, visible
 from dpone.connectors.files.errors import mapped
 from dpone.connectors.files.state import State, sync, sync_folder
 from dpone.errors import ConfigError, ConflictError, SchemaError, StateError
@@ -98,8 +98,7 @@ class FilesSink:
         path = Path(config.path)
         if is_pattern(config.path) and not path.exists():
             raise ConfigError(f"{config.path} is a pattern", remedy="name the folder or the file to write")
-        _, format_, _ = parse_name(path.name)
-        self._file = path if format_ is not None and not path.is_dir() else None
+        self._file = path if config.is_one_file else None
         self._root = path.parent if self._file is not None else path
         self._layout = _written_layout(config, path.name if self._file is not None else "")
         self._locks: list[OsLock] = []

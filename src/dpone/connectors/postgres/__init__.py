@@ -18,7 +18,7 @@ connector = Connector(
         Capability.READ_LATE_COMMITS: Support(
             "not_implemented",
             "rows that are committed after a run, with a cursor value below its checkpoint, are not seen later",
-            "load the stream from the beginning from time to time (dpone reset), or without a cursor",
+            "load the stream without a cursor from time to time",
         ),
     },
 )

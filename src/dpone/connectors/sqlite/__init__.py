@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpone.sdk import Capability, Connector
+from dpone.sdk import Capability, Connector, Support
 from dpone.sdk.connector import FULL
 
 connector = Connector(
@@ -14,5 +14,12 @@ connector = Connector(
     sink="dpone.connectors.sqlite.sink:SqliteSink",
     default_schema="main",
     folds_case=True,
-    capabilities=dict.fromkeys(Capability, FULL),
+    capabilities={
+        **dict.fromkeys(Capability, FULL),
+        Capability.READ_LATE_COMMITS: Support(
+            "not_implemented",
+            "rows that get a cursor value below the checkpoint later (a reused rowid, a clock set back) are not seen",
+            "load the stream without a cursor from time to time",
+        ),
+    },
 )
