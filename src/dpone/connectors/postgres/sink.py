@@ -215,7 +215,15 @@ class SinkDialect(PostgresDialect):
         key = (column.native, column.enum, schema)
         if key not in self._known:
             self._known[key] = self._lacking(column, schema)
-        return replace(found, fidelity="refused", note=self._known[key]) if self._known[key] else found
+        if self._known[key]:
+            return replace(found, fidelity="refused", note=self._known[key])
+        # The same words whether it is there by now or not: a plan must not change by the load that it began.
+        return replace(found, note=f"made if missing: {_create_type(self, column, schema)}") if column.enum else found
+
+
+def _create_type(dialect: PostgresDialect, column: Column, schema: str) -> str:
+    labels = ", ".join(dialect.literal(label) for label in column.enum)
+    return f"CREATE TYPE {dialect.table(Table(schema, type_parts(column.native)[1]))} AS ENUM ({labels})"
 
 
 def _lacking(session: Session, column: Column, schema: str) -> str:
@@ -256,8 +264,7 @@ class PostgresClaim(SqlClaim):
                 code="DP406",
             )
         if column.enum and not session.rows(_LABELS, (schema, table.name)):
-            labels = ", ".join(session.dialect.literal(label) for label in column.enum)
-            session.execute(f"CREATE TYPE {session.dialect.table(table)} AS ENUM ({labels})")
+            session.execute(_create_type(PostgresDialect(), column, schema))
 
 
 __all__ = ["PostgresClaim", "PostgresSink"]
