@@ -26,13 +26,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dpone.arrow.digest import digest
+from dpone.arrow.digest import Digester, digest
 from dpone.arrow.types import arrow_schema, parse_type, type_name
 from dpone.connectors.files import connector, formats
 from dpone.connectors.files.config import FilesConfig, Layout
 from dpone.connectors.files.errors import mapped
 from dpone.connectors.files.sink import FilesLoad, FilesSink
 from dpone.connectors.files.source import FilesSource
+from dpone.connectors.files.state import State
 from dpone.errors import (
     ConfigError,
     ConflictError,
@@ -1320,3 +1321,195 @@ def test_names_of_all_sorts(tmp_path: Path) -> None:
         assert dict.fromkeys(names, "int64") == schema_of(tmp_path / format_, "out")
         assert [(1,) * len(names)] == read(tmp_path / format_, "out")
     assert pc.sum(batch.column(0)).as_py() == 1
+
+
+# -- what a second look found ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [b"a,b\r1,2\r3,4\r", b"a,b\r1,2\r3,4\n5,6\n", b'"a\rb",c\r1,2\r'])
+def test_a_header_that_ends_in_a_lone_cr_is_refused(tmp_path: Path, text: bytes) -> None:
+    """Rows before the first line feed are never thrown away with the header."""
+    csv_file(tmp_path, text)
+    assert "lone CR" in failure(DataError, lambda: read(tmp_path)).message
+
+
+def test_a_header_may_hold_cr_in_quotes_and_end_in_cr_lf(tmp_path: Path) -> None:
+    """Only a CR that ends the line is refused."""
+    csv_file(tmp_path, b'"a\rb","c\nd"\r\n1,2\r\n')
+    assert [(1, 2)] == read(tmp_path)
+    assert ["a\rb", "c\nd"] == list(schema_of(tmp_path))
+
+
+def test_a_header_is_utf8(tmp_path: Path) -> None:
+    """A Latin-1 header is an error, not a name with U+FFFD; an empty file says what to do."""
+    csv_file(tmp_path, "a,größe\n1,2\n".encode("latin-1"))
+    assert "not UTF-8" in failure(DataError, lambda: read(tmp_path)).message
+    csv_file(tmp_path, b"")
+    assert "write a header line" in failure(SchemaError, lambda: read(tmp_path)).remedy
+
+
+def int96(folder: Path, values_: list[Any], unit: str = "us", name: str = "t.parquet") -> None:
+    """Write INT96 timestamps, plain and in a list."""
+    type_ = pa.timestamp(unit)
+    table = pa.table({"a": pa.array(values_, type_), "l": pa.array([values_] * len(values_), pa.list_(type_))})
+    pq.write_table(table, folder / name, use_deprecated_int96_timestamps=True)
+
+
+def test_int96_timestamps_of_all_years(tmp_path: Path) -> None:
+    """Years outside 1677 to 2262 do not wrap around; real nanoseconds stay; a file that needs both is refused."""
+    far = [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999), None]
+    int96(tmp_path, far)
+    assert [(value, far) for value in far] == read(tmp_path)
+    fine = [1, 1_700_000_000_123_456_789, -1001, None]
+    int96(tmp_path, fine, "ns")
+    files = source(tmp_path)
+    described = files.describe(Stream("t"))
+    assert [pa.timestamp("ns"), pa.list_(pa.timestamp("ns"))] == [column.type for column in described.columns]
+    reading = files.open(Stream("t"), described, Window(full=True))
+    batches = [batch for piece in reading.slices for batch in reading.read(piece)]
+    assert fine == [value for batch in batches for value in batch.column("a").cast(pa.int64()).to_pylist()]
+    assert fine == batches[0].column("l")[0].values.cast(pa.int64()).to_pylist()
+    (tmp_path / "t.parquet").unlink()
+    (tmp_path / "t").mkdir()
+    int96(tmp_path / "t", far, name="1.parquet")
+    assert 3 == len(read(tmp_path))
+    int96(tmp_path / "t", fine, "ns", name="2.parquet")
+    assert "1.parquet" in failure(DataError, lambda: read(tmp_path)).message
+    int96(tmp_path / "t", [datetime(2024, 1, 1)], name="1.parquet")
+    files = source(tmp_path)
+    assert pa.timestamp("ns") == files.describe(Stream("t")).columns[0].type
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 39, "1" * 60, "9" * 39 + ".5", "1e39", "1" * 38 + "e99", "1e100", "0." + "1" * 39]
+)
+def test_a_decimal_beyond_38_digits_never_wraps(tmp_path: Path, text: str) -> None:
+    """Declared or inferred, it is an error that names the column."""
+    csv_file(tmp_path, "a,b\n1.5,1\n" + f"{text},1\n")
+    error = failure(DataError, lambda: read(tmp_path, Stream("t", casts={"a": "decimal(38,1)"})))
+    assert "column a" in error.where
+    csv_file(tmp_path, "a,b\n" + "1.5,1\n" * 1000 + f"{text},1\n")
+    failure(DataError, lambda: read(tmp_path, sample_rows=10))
+
+
+def test_lost_receipts_never_double_the_rows(tmp_path: Path) -> None:
+    """Files of dpone without its folder refuse every stream of that folder, again and again, until it is back."""
+    config = FilesConfig(path=str(tmp_path / "out"), format="csv")
+    columns, batch = table_of(SAMPLE)
+    put(config, columns, [batch], write="append")
+    state, aside = tmp_path / "out" / "_dpone", tmp_path / "aside"
+    state.rename(aside)
+    other = StreamKey("pipeline", "other", Table("", "other"))
+    for key in (KEY, other, KEY):
+        error = failure(StateError, lambda key=key: put(config, columns, [batch], load_id="b" * 32, key=key))  # type: ignore[misc]
+        assert "DP502" == error.code
+        assert not state.exists()
+    aside.rename(state)
+    put(config, columns, [batch], write="append", load_id="b" * 32)
+    claim = FilesSink(config).claim(KEY, run_id="r", holder="h")
+    claim.reset()
+    claim.release()
+    put(config, columns, [batch], write="append", load_id="c" * 32)
+    assert 3 == len(list((tmp_path / "out" / "out").iterdir()))
+
+
+def test_a_pattern_leaves_hidden_folders_alone(tmp_path: Path) -> None:
+    """Files below `_temporary` or `.snap` are not read; folders before the pattern may have any name."""
+    root = tmp_path / "_in"
+    for place in ("a.csv", "sub/a.csv", "_temporary/0/a.csv", ".snap/a.csv", "sub/_x/a.csv", "_dpone/a.csv"):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        csv_file(root, f"place\n{place}\n", place)
+    assert [("a.csv",), ("sub/a.csv",)] == read(root / "**" / "*.csv")
+
+
+def test_other_files_in_the_folder_of_a_stream_are_refused(tmp_path: Path) -> None:
+    """A file of unknown extension is not left out in silence."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    csv_file(folder, "a\n1\n", "a.csv")
+    csv_file(folder, "a\n2\n", "b.txt")
+    csv_file(folder, "x", "c.csv.bz2")
+    assert "b.txt" in failure(SchemaError, lambda: read(tmp_path)).message
+    (folder / "c.csv.bz2").unlink()
+    assert [(1,), (2,)] == read(tmp_path, format="csv")
+
+
+def test_json_columns_keep_every_digit(tmp_path: Path) -> None:
+    """Numbers of json columns are the same numbers, wherever their digits also stand in the line."""
+    texts = [
+        '"s"', "1.00000000000000000001", '{"k":1.00000000000000000001}', "123456789012345678901234567890",
+        "0.1000000000000000000012", "12345678901234567.5", "1e-400", "[1.5e300,1.10000000000000000000009]",
+        '{"a":1,"a":12345678901234567.5,"b":-0}', "0.30000000000000000000000001", "5e-324",
+    ]  # fmt: skip
+    # The shortened number stands in the line too: a search for it in the line would find it.
+    csv_file(tmp_path, "".join(f'{{"v":{text},"w":[1.0,1]}}\n' for text in texts), "t.jsonl")
+    assert texts == [row[0] for row in read(tmp_path)]
+
+
+@pytest.mark.parametrize("line", [" null", "null", '{"a":2} null', '{"a":2}{"a":3}', '\t{"a":2} {"a":3}'])
+@pytest.mark.parametrize("first", ['{"a":1}', '{"a":[1]}'])
+def test_a_line_is_one_json_object(tmp_path: Path, first: str, line: str) -> None:
+    """A null is no row of NULLs, and two objects in one line are refused with the line, blank lines or not."""
+    csv_file(tmp_path, f"{first}\n\n" * 1000 + line + "\n", "t.jsonl")
+    assert "line 2001 " in failure(DataError, lambda: read(tmp_path, sample_rows=10)).message
+    csv_file(tmp_path, f'{first}\n \t\r\n\n{{"a":null}}\n \n', "t.jsonl")
+    assert 2 == len(read(tmp_path))
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl"])
+def test_a_replacement_may_change_the_type(tmp_path: Path, format_: Any) -> None:
+    """The old file holds texts, the new one integers: it is not the same, and is replaced."""
+    config = FilesConfig(path=str(tmp_path), format=format_)
+    put(config, *_one(table_of({"a": ("text", ["abc"])})))
+    put(config, *_one(table_of({"a": ("int64", [7])})), load_id="b" * 32)
+    assert [(7,)] == read(tmp_path / f"out.{format_}")
+
+
+def _one(made: tuple[tuple[Column, ...], pa.RecordBatch]) -> tuple[tuple[Column, ...], list[pa.RecordBatch]]:
+    return made[0], [made[1]]
+
+
+def test_a_target_that_cannot_be_counted_is_named(tmp_path: Path) -> None:
+    """A damaged file in the target's place is called the target."""
+    (tmp_path / "out.csv").write_text("x,y\n1,2,3\n")
+    columns, batch = table_of({"x": ("int64", [1])})
+    error = failure(DataError, lambda: put(FilesConfig(path=str(tmp_path), format="csv"), columns, [batch]))
+    assert f"the target {tmp_path / 'out.csv'}" in error.message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is of Linux")
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "parquet"])
+def test_a_full_disk_while_staging_is_a_resource_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: Any
+) -> None:
+    """DP600, with the act and the remedy."""
+    monkeypatch.setattr(State, "piece", lambda *_: Path("/dev/full"))
+    columns, batch = table_of({"a": ("text", ["x" * 100] * 100_000)})
+    error = failure(ResourceError, lambda: put(FilesConfig(path=str(tmp_path), format=format_), columns, [batch]))
+    assert "DP600" == error.code
+    assert "staging slice 0" in error.message
+
+
+@pytest.mark.parametrize("name", ["2.parquet", "2.csv.gz", "2.jsonl.gz"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    """Among the files of a stream, the error says which one is cut off."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    if name.endswith("parquet"):
+        for each in ("1.parquet", name):
+            pq.write_table(pa.table({"a": [1]}), folder / each)
+    else:
+        for each in ("1" + name[1:], name):
+            (folder / each).write_bytes(gzip.compress(b"a\n1\n" if "csv" in name else b'{"a":1}\n'))
+    (folder / name).write_bytes((folder / name).read_bytes()[:-9])
+    assert name in failure(DataError, lambda: read(tmp_path)).message
+
+
+def test_a_digest_holds_few_bytes() -> None:
+    """Batches of few wide rows are not gathered by the thousand; the digest is the same."""
+    columns, batch = table_of({"a": ("text", ["x" * (1 << 20)] * 3)})
+    digester = Digester(columns)
+    for _ in range(20):
+        digester.add(batch)
+        assert sum(waiting.nbytes for waiting in digester._waiting) < 8 << 20  # noqa: SLF001 - what it holds
+    assert digester.total == sum((digest(columns, [batch]) for _ in range(20)), Digest())

@@ -37,6 +37,7 @@ from dpone.sdk import Column, Digest
 ALGORITHM = "dpone-digest/1"
 _NAN_BITS = 0x7FF8000000000000
 _MIN_ROWS = 32_768  # smaller batches are gathered first: a DuckDB query has a fixed cost of a few milliseconds
+_MAX_BYTES = 8 << 20  # but not more than this of them
 
 
 class Digester:
@@ -45,14 +46,15 @@ class Digester:
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self._query = _query(columns)
         self._waiting: list[pa.RecordBatch] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._total = Digest()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in one batch."""
         self._waiting.append(batch)
         self._rows += batch.num_rows
-        if self._rows >= _MIN_ROWS:
+        self._bytes += batch.nbytes
+        if self._rows >= _MIN_ROWS or self._bytes >= _MAX_BYTES:
             self._flush()
 
     def wrap(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -69,10 +71,10 @@ class Digester:
 
     def _flush(self) -> None:
         if not self._rows:
-            self._waiting.clear()
+            self._waiting, self._bytes = [], 0
             return
         table = pa.Table.from_batches([_encodable(batch) for batch in self._waiting])
-        self._waiting, self._rows = [], 0
+        self._waiting, self._rows, self._bytes = [], 0, 0
         connection = _connection()
         connection.register("rows_to_digest", table)
         try:

@@ -97,7 +97,8 @@ class DuckDBSession:
                     raise failures[0] from None
                 raise
             finally:
-                self._connection.unregister("_dpone_arriving")
+                with contextlib.suppress(duckdb.Error):  # refused in a failed transaction, whose rollback does it
+                    self._connection.unregister("_dpone_arriving")
 
     def begin(self) -> None:
         """Start a transaction; the only one that writes to this file in this process."""

@@ -20,7 +20,7 @@ from dpone.errors import (
 )
 
 _BY_ERRNO: dict[int, tuple[type[DponeError], str]] = {
-    errno.ENOENT: (SchemaError, "check the path; a relative one starts at the working directory"),
+    errno.ENOENT: (SchemaError, "check the path; a relative one starts at the folder of the manifest"),
     errno.ENOTDIR: (SchemaError, "check the path"),
     errno.EISDIR: (SchemaError, "name a file, or set the path to the folder"),
     errno.ENAMETOOLONG: (SchemaError, "give a shorter name"),

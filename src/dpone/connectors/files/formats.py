@@ -11,10 +11,10 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ PART_BYTES = 1 << 20
 RECORD_BYTES = 256 << 20
 GROUP_ROWS, GROUP_BYTES = 1 << 20, 64 << 20  # what one Parquet row group gathers
 _MARK = b"\xef\xbb\xbf"
+_HEADERLESS = "write a header line, or leave the file out"
 _CAST_REMEDY = "declare it: columns: {{cast: {{{name}: {type}}}}}, or types: of the connection"
 
 
@@ -153,10 +154,10 @@ def csv_blocks(path: Path, layout: Layout, where: str) -> tuple[tuple[str, ...],
     stream = open_bytes(path, layout)
     found = blocks(stream, where, layout.quote, layout.delimiter)
     first = next(found, Block(b"", 0))
-    record, size = _first_record(first.data, layout)
+    record, size = _first_record(first.data, layout, where)
     names = tuple(record) if layout.header else tuple(f"c{index + 1}" for index in range(len(record)))
     if not names:
-        raise SchemaError(f"{where}: the file is empty, it has no header", where=where, remedy="remove the file")
+        raise SchemaError(f"{where}: the file is empty, it has no header", where=where, remedy=_HEADERLESS)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or "" in names:
         raise SchemaError(
@@ -174,18 +175,33 @@ def csv_blocks(path: Path, layout: Layout, where: str) -> tuple[tuple[str, ...],
     return names, records()
 
 
-def _first_record(data: bytes, layout: Layout) -> tuple[list[str], int]:
+def _first_record(data: bytes, layout: Layout, where: str) -> tuple[list[str], int]:
+    """The values of the first record, and the bytes it has with its line end."""
     quote = layout.quote.encode()
     end = data.find(b"\n")
     while quote and end >= 0 and data.count(quote, 0, end) % 2:
         end = data.find(b"\n", end + 1)
     size = len(data) if end < 0 else end + 1
-    return next(_rows(data[:size], layout), []), size
+    rows = _rows(_utf8(Block(data[:size], 0), where), layout)
+    try:
+        first = next(rows, [])
+        alone = not layout.header or next(rows, None) is None
+    except csv.Error as error:
+        raise DataError(
+            f"{where}: the first line has a value over {csv.field_size_limit() >> 10} KiB",
+            where=where,
+            remedy="check the line ends, and the settings header, delimiter and quote",
+        ) from error
+    if not alone:  # csv takes a lone CR as a line end; those rows would go with the header
+        raise DataError(
+            f"{where}: the header line ends in a lone CR", where=where, remedy="convert the line ends to line feeds"
+        )
+    return first, size
 
 
-def _rows(data: bytes, layout: Layout) -> Any:
+def _rows(text: str, layout: Layout) -> Any:
     return csv.reader(
-        io.StringIO(data.decode("utf-8", "replace"), newline=""),
+        io.StringIO(text, newline=""),
         delimiter=layout.delimiter,
         quotechar=layout.quote or None,
         quoting=csv.QUOTE_MINIMAL if layout.quote else csv.QUOTE_NONE,
@@ -245,7 +261,7 @@ def _in_parts(data: bytes, parse: Callable[[Any, int], pa.Table], quote: bytes =
 
 def _ragged(block: Block, width: int, layout: Layout) -> str:
     """Where the first record of another width is. Only for errors: the parser knows no line of the file."""
-    rows = _rows(block.data, layout)
+    rows = _rows(block.data.decode("utf-8", "replace"), layout)
     try:
         found = next((count_ for count_ in map(len, rows) if count_ not in (0, width)), 0)
     except csv.Error:  # a value over 128 KiB
@@ -303,6 +319,10 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(parse_float=Literal, parse_constant=_no_constant)
+# Every number as it is written, and objects as tuples of pairs: a key that comes twice inside a value stays.
+_WRITTEN = json.JSONDecoder(
+    parse_float=Literal, parse_int=Literal, parse_constant=_no_constant, object_pairs_hook=tuple
+)
 
 
 def sample_json(stream: Any, rows: int, size: int, where: str) -> tuple[list[dict[str, Any]], int]:
@@ -353,8 +373,6 @@ def read_jsonl(
             lines = _utf8(block, where)
             if not lines.strip():
                 continue
-            if lines.startswith("null") or "\nnull" in lines:  # pyarrow takes it as an object without keys
-                raise _not_json(where, block.line + 1)
             table = _parse_json(block, schema, "ignore" if opaque else "error", where)
             arrays = {column.name: values.one(table[column.name]) for column in scalars}
             rows = _lines(block, where) if opaque else None
@@ -384,11 +402,23 @@ def _json_values(array: pa.Array, column: Column, where: str) -> pa.Array:
     return _exact(column, where, lambda: values.parse(array, column.type, column.logical))
 
 
+_NULL_LINE = re.compile(rb"\n[ \t\r]*null")
+_BLANK_LINE = re.compile(rb"\n[ \t\r]*(?=\n|\Z)")
+
+
 def _parse_json(block: Block, schema: pa.Schema, unexpected: str, where: str) -> pa.Table:
+    """The rows of a block, one of each line that is not blank."""
+    strict = unexpected == "error"
     try:
-        return _pyarrow_json(block.data, schema, unexpected)
+        table = _pyarrow_json(block.data, schema, unexpected)
     except pa.ArrowInvalid as error:
-        raise _json_problem(block, schema, where, strict=unexpected == "error") from error
+        raise _json_problem(block, schema, where, strict=strict) from error
+    # pyarrow takes null as an object without keys, and several objects of one line as several rows.
+    data = b"\n" + block.data
+    lines = data.count(b"\n") - sum(1 for _ in _BLANK_LINE.finditer(data))
+    if table.num_rows != lines or _NULL_LINE.search(data):
+        raise _json_problem(block, schema, where, strict=strict)
+    return table
 
 
 def _json_problem(block: Block, schema: pa.Schema, where: str, *, strict: bool) -> DataError:
@@ -444,8 +474,8 @@ def _new_key(name: str, place: str, where: str) -> DataError:
     )
 
 
-# A real number of many digits goes through a double in DuckDB; whole numbers do not.
-_MANY_DIGITS = r"[0-9.]{17,}|[0-9]{16,}[eE]"
+# A real number goes through a double in DuckDB, which keeps 15 digits and exponents of two digits.
+_MANY_DIGITS = r"[0-9.]{17,}|[0-9]{16,}[eE]|[eE][+-]?[0-9]{3}"
 
 
 def _lines(block: Block, where: str) -> pa.Array:
@@ -506,10 +536,9 @@ def _nested(lines: pa.Array, columns: Sequence[Column], block: Block, where: str
     pointers = ", ".join(f"'{_pointer(column.name)}'" for column in columns)
     names = [f"v{index}" for index in range(len(columns))]
     parts = ", ".join(f"nullif(found[{index + 1}]::VARCHAR, 'null') AS v{index}" for index in range(len(columns)))
-    altered = " OR ".join(f"NOT contains(line, {name})" for name in names)
     query = (
-        f"SELECT *, CASE WHEN {altered} THEN CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') THEN line END END "
-        f"AS line_ FROM (SELECT line, {parts} FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM t))"
+        f"SELECT {parts}, CASE WHEN regexp_matches(line, '{_MANY_DIGITS}') THEN line END AS line_ "
+        f"FROM (SELECT line, json_extract(line, [{pointers}]) AS found FROM t)"
     )
     try:
         table = values.sql(query, {"line": lines})
@@ -519,7 +548,7 @@ def _nested(lines: pa.Array, columns: Sequence[Column], block: Block, where: str
     doubtful = values.one(table["line_"])
     if doubtful.null_count < len(doubtful):
         mask = pc.is_valid(doubtful)
-        rows = [_DECODER.decode(line.strip()) for line in doubtful.filter(mask).to_pylist()]
+        rows = [dict(_WRITTEN.decode(line.strip())) for line in doubtful.filter(mask).to_pylist()]
         for name, array in arrays.items():
             texts = [None if row.get(name) is None else _dump(row[name]) for row in rows]
             arrays[name] = pc.replace_with_mask(array, mask, pa.array(texts, pa.string()))
@@ -530,8 +559,8 @@ def _dump(value: Any) -> str:
     """JSON text with numbers as they were written; only for the rare rows whose numbers DuckDB might shorten."""
     if type(value) is Literal:
         return str(value)
-    if type(value) is dict:
-        return "{" + ",".join(f"{_dump(key)}:{_dump(item)}" for key, item in value.items()) + "}"
+    if type(value) is tuple:
+        return "{" + ",".join(f"{_dump(key)}:{_dump(item)}" for key, item in value) + "}"
     if type(value) is list:
         return "[" + ",".join(map(_dump, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
@@ -550,9 +579,9 @@ def count_jsonl(path: Path, layout: Layout, where: str) -> int:
 # -- Parquet ---------------------------------------------------------------------------------------------------
 
 
-def parquet_schema(path: Path, where: str) -> tuple[pa.Schema, pq.FileMetaData]:
-    """Schema and footer of a Parquet file."""
-    with pq.ParquetFile(path) as file:
+def parquet_schema(path: Path, where: str, unit: str = "") -> tuple[pa.Schema, pq.FileMetaData]:
+    """Schema and footer of a Parquet file; INT96 timestamps in this unit, or in the one that `int96_unit` finds."""
+    with _parquet(path, unit or int96_unit({where: path})) as file:
         schema: pa.Schema = file.schema_arrow
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if twice:
@@ -560,11 +589,89 @@ def parquet_schema(path: Path, where: str) -> tuple[pa.Schema, pq.FileMetaData]:
         return schema, file.metadata
 
 
+def _parquet(path: Path, unit: str) -> pq.ParquetFile:
+    return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False, coerce_int96_timestamp_unit=unit)
+
+
+def int96_unit(files: Mapping[str, Path]) -> str:
+    """The unit in which the INT96 timestamps of these files are exact: us if it does, else ns.
+
+    They are a day and nanoseconds (https://parquet.apache.org/docs/file-format/types/#primitive-types); pyarrow reads
+    nanoseconds unless told otherwise, in which years outside 1677 to 2262 wrap around without an error. Only the
+    values say which unit they need, so such columns are read here. Raises DataError when neither holds them all.
+    """
+    fine = far = False
+    for where, path in files.items():
+        with _parquet(path, "us") as coarse, _parquet(path, "ns") as exact:
+            names = _int96(coarse)
+            if not names:
+                continue
+            for left, right in zip(coarse.iter_batches(columns=names), exact.iter_batches(columns=names), strict=True):
+                for us, ns in zip(_stamps(left.to_struct_array()), _stamps(right.to_struct_array()), strict=True):
+                    fine, far = fine or not _whole(us, ns), far or not _near(us)
+        if fine and far:
+            raise DataError(
+                f"{where}: INT96 timestamps need nanoseconds, and others lie outside the years 1677 to 2262",
+                where=where,
+                remedy="write the file again with timestamps of 64 bits",
+            )
+    return "ns" if fine else "us"
+
+
+def _int96(file: pq.ParquetFile) -> list[str]:
+    """The columns with INT96 timestamps, also inside of nested values."""
+    leaves = [file.schema.column(index) for index in range(len(file.schema))]
+    old = {leaf.path for leaf in leaves if leaf.physical_type == "INT96"}
+    return [name for name in file.schema_arrow.names if any(f"{path}.".startswith(f"{name}.") for path in old)]
+
+
+def _stamps(array: pa.Array) -> Iterator[pa.Array]:
+    """All timestamps inside of an array."""
+    types, type_ = pa.types, array.type
+    if types.is_struct(type_):
+        for child in array.flatten():
+            yield from _stamps(child)
+    elif types.is_map(type_):
+        yield from _stamps(array.keys)
+        yield from _stamps(array.items)
+    elif types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+        yield from _stamps(array.flatten())
+    elif types.is_timestamp(type_):
+        yield array
+
+
+def _whole(us: pa.Array, ns: pa.Array) -> bool:
+    """Whether the nanoseconds, which may have wrapped around as the product does, are whole microseconds."""
+    same = pc.equal(pc.multiply(us.cast(pa.int64()), 1000), ns.cast(pa.int64()))
+    return bool(pc.all(same, min_count=0).as_py())
+
+
+def _near(us: pa.Array) -> bool:
+    """Whether these microseconds are nanoseconds of 64 bits."""
+    bounds = pc.min_max(us.cast(pa.int64())).as_py()
+    last = 2**63 // 1000
+    return bounds["min"] is None or -last < bounds["min"] <= bounds["max"] < last
+
+
+def _need_exact(batch: pa.RecordBatch, other: pa.RecordBatch, unit: str, where: str) -> None:
+    """Refuse INT96 timestamps that the unit of this batch does not hold; `other` has the other unit."""
+    for name in other.schema.names:
+        pairs = zip(_stamps(batch.column(name)), _stamps(other.column(name)), strict=True)
+        if not all(_whole(have, twin) if unit == "us" else _near(twin) for have, twin in pairs):
+            raise DataError(
+                f"{where}: column {name} has an INT96 timestamp that is not exactly one in {unit}",
+                where=f"{where}, column {name}",
+                remedy="run again; if it persists, write the file again with timestamps of 64 bits",
+            )
+
+
 def read_parquet(
     path: Path, columns: Sequence[Column], where: str, groups: Sequence[int] | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Columns and row groups of a Parquet file, in batches of about BLOCK_BYTES."""
-    with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+    fine = any("[ns" in f"{column.native} {column.type}" for column in columns)
+    unit, other = ("ns", "us") if fine else ("us", "ns")
+    with _parquet(path, unit) as file, _parquet(path, other) as twin:
         missing = [column.name for column in columns if column.name not in file.schema_arrow.names]
         if missing:
             raise SchemaError(f"{where}: there is no column {missing[0]}", where=where, remedy="write the file again")
@@ -574,7 +681,12 @@ def read_parquet(
         size = sum(group.total_byte_size for group in sizes)
         step = max(1, min(131_072, BLOCK_BYTES * rows // max(size, 1)))
         fields = {field.name: values.canonical(field) for field in file.schema_arrow}
-        for batch in file.iter_batches(step, picked, columns=[column.name for column in columns]):
+        names = [column.name for column in columns]
+        old = [name for name in _int96(file) if name in names]
+        twins = twin.iter_batches(step, picked, columns=old) if old else repeat(None)
+        for batch, other_batch in zip(file.iter_batches(step, picked, columns=names), twins, strict=False):
+            if other_batch is not None:
+                _need_exact(batch, other_batch, unit, where)
             arrays = [
                 _exact(column, where, partial(_from_parquet, batch.column(column.name), fields[column.name], column))
                 for column in columns
@@ -819,7 +931,7 @@ def read_known(path: Path, layout: Layout, columns: Sequence[Column], where: str
 def count(path: Path, layout: Layout, where: str) -> int:
     """The rows of a file, counted in the file."""
     if layout.format == "parquet":
-        return int(parquet_schema(path, where)[1].num_rows)
+        return int(pq.read_metadata(path).num_rows)
     if layout.format == "jsonl":
         return count_jsonl(path, layout, where)
     names, found = csv_blocks(path, layout, where)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,10 +20,10 @@ import pyarrow as pa
 from dpone.arrow.digest import digest, undigestible
 from dpone.arrow.types import type_name
 from dpone.connectors.files import formats, values
-from dpone.connectors.files.config import FilesConfig, Layout, is_pattern, visible
+from dpone.connectors.files.config import STATE, FilesConfig, Layout, is_pattern, visible
 from dpone.connectors.files.errors import mapped
 from dpone.connectors.files.state import State, sync, sync_folder
-from dpone.errors import ConfigError, ConflictError, SchemaError, StateError
+from dpone.errors import ConfigError, ConflictError, DataError, SchemaError, StateError
 from dpone.sdk import (
     Column,
     Digest,
@@ -42,6 +43,7 @@ from dpone.sdk.oslock import OsLock
 if TYPE_CHECKING:
     from dpone.connectors.files.config import Format
 
+_PART = re.compile(r"[0-9a-f]{32}\.(parquet|(csv|jsonl)(\.gz|\.zst)?)")  # what `Places.part` gives
 _ANY = "any"  # what a column of an existing text file is: every value has a text
 
 
@@ -126,6 +128,8 @@ class FilesSink:
         """Take the stream's lock, and finish what a dead run had begun to publish."""
         state = State(self._root, key)
         with mapped(f"preparing {state.folder}", "sink"):
+            if self._file is None:
+                _need_receipts(self._root)
             state.lock.parent.mkdir(parents=True, exist_ok=True)
         lock = OsLock(state.lock, holder, run_id)
         lock.acquire()
@@ -265,8 +269,7 @@ class FilesLoad:
         path = self._state.piece(piece.ordinal)
         with mapped(f"staging slice {piece.ordinal} of {self._spec.key.stream}", "sink"):
             self._state.slice_undone(piece.ordinal)
-        rows = formats.write_slice(path, self._layout, self._spec.columns, batches)
-        with mapped(f"staging slice {piece.ordinal} of {self._spec.key.stream}", "sink"):
+            rows = formats.write_slice(path, self._layout, self._spec.columns, batches)
             sync(path)
             receipt = SliceReceipt(piece.ordinal, rows)
             self._state.slice_done(receipt)
@@ -309,7 +312,7 @@ class FilesLoad:
         """What the strategies' steps count, by the same names."""
         known = tuple(column for column in self._proof if not undigestible(column))
         whole = len(known) == len(self._proof)
-        before = sum(formats.count(path, self._layout, path.name) for path in self._there())
+        before = sum(map(self._count, self._there()))
         made = None
         if self._spec.proof == "digest":
             made = _digest([self._final], self._layout, known)
@@ -328,12 +331,19 @@ class FilesLoad:
             return self._places.parts()
         return [self._places.file] if self._places.file.is_file() else []
 
+    def _count(self, path: Path) -> int:
+        with mapped(f"counting the rows of the target {path}", "sink"):
+            return formats.count(path, self._layout, f"the target {path}")
+
     def _unchanged(self, known: tuple[Column, ...], made: Digest | None) -> bool:
         """Whether the file that is there has the same columns and the same rows."""
         if _columns(self._places.file, self._layout) != _columns(self._final, self._layout):
             return False
         new = made if made is not None else _digest([self._final], self._layout, known)
-        return new == _digest([self._places.file], self._layout, known)
+        try:
+            return new == _digest([self._places.file], self._layout, known)
+        except DataError:  # it holds values of other types than the new one
+            return False
 
     def _publish(self, receipt: Receipt, *, publish: bool) -> None:
         target = ""
@@ -346,6 +356,22 @@ class FilesLoad:
             size, sha256 = self._final.stat().st_size, _sha256(self._final)
         self._state.intend(target, size, sha256, receipt)
         _recover(self._state, self._places.root)
+
+
+def _need_receipts(root: Path) -> None:
+    """Refuse appended files of dpone without its own folder: without receipts all rows would be loaded once more.
+
+    The files of every target count, for the folder is made with the first claim, whichever stream it is of.
+    """
+    if (root / STATE).exists():
+        return
+    for path in (*root.glob("*/*"), *root.glob("*/*/*")):
+        if _PART.fullmatch(path.name) and path.is_file():
+            raise StateError(
+                f"the receipts of {path.parent} are gone: it has files of dpone, and {root} has no folder {STATE}",
+                remedy=f"restore the folder {STATE}, or empty the target folder",
+                code="DP502",
+            )
 
 
 def _recover(state: State, root: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from difflib import get_close_matches
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from dpone.arrow.digest import Digester, undigestible
 from dpone.arrow.types import parse_type, type_name
 from dpone.connectors.files import formats, values
-from dpone.connectors.files.config import STATE, is_pattern, parse_name, stem, visible
+from dpone.connectors.files.config import is_pattern, parse_name, stem, visible
 from dpone.connectors.files.errors import mapped
 from dpone.errors import ConfigError, DataError, SchemaError
 from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Window
@@ -125,8 +126,11 @@ class FilesSource:
             parts = path.parts
             first = next(index for index, part in enumerate(parts) if is_pattern(part))
             root = Path(*parts[:first])
-            found = visible(entry for entry in root.glob(str(Path(*parts[first:]))) if entry.is_file())
-            found = [entry for entry in found if STATE not in entry.parts]
+            found = sorted(
+                entry
+                for entry in root.glob(str(Path(*parts[first:])))
+                if entry.is_file() and not any(part.startswith((".", "_")) for part in entry.relative_to(root).parts)
+            )
             if not found:
                 raise SchemaError(f"no file matches {path}", remedy="check the pattern", code="DP401")
             return root, found
@@ -135,7 +139,7 @@ class FilesSource:
         if not path.is_dir():
             raise SchemaError(
                 f"there is no file or folder {path}",
-                remedy="check path; a relative one starts at the working directory",
+                remedy="check path; a relative one starts at the folder of the manifest",
                 code="DP401",
             )
         return path, self._in_folder(path, stream.name)
@@ -173,6 +177,13 @@ class FilesSource:
         files = [entry for entry in entries if self._is_data(entry) or self._config.format is not None]
         if not files:
             raise SchemaError(f"{folder} has no data files", remedy="check path, or set format", code="DP401")
+        if len(files) < len(entries):
+            odd = next(entry.name for entry in entries if entry not in files)
+            raise SchemaError(
+                f"{folder} has the file {odd}, whose extension does not say what it is",
+                remedy="set format, set path to a pattern, or move it away",
+                code="DP401",
+            )
         return files
 
     # -- which columns -----------------------------------------------------------------------------------------
@@ -183,8 +194,7 @@ class FilesSource:
         if known is not None and known.files == files:
             return known
         look = {"csv": self._look_csv, "jsonl": self._look_jsonl, "parquet": self._look_parquet}[files[0].layout.format]
-        with mapped(f"reading the columns of {stream.name}", "source"):
-            found = look(files)
+        found = look(files)
         columns = tuple(
             _declared(column, self._config.types[column.name], files[0])
             if column.name in self._config.types
@@ -202,21 +212,22 @@ class FilesSource:
         texts: dict[str, list[pa.Array]] = {}
         rows = size = 0
         for file in files:
-            here, blocks = formats.csv_blocks(file.path, file.layout, file.name)
-            if names and set(here) != set(names):
-                odd = sorted(set(here) ^ set(names))
-                raise _other_columns(file, files[0], odd[0])
-            names = names or here
-            left, left_bytes = self._sample_rows(files), _SAMPLE_BYTES
-            for block in blocks:
-                found = formats.csv_texts(block, here, here, file.layout, file.name)
-                count = len(found[here[0]])
-                rows, size = rows + count, size + len(block.data)
-                for name, array in found.items():
-                    texts.setdefault(name, []).append(array.slice(0, left))
-                left, left_bytes = left - count, left_bytes - len(block.data)
-                if left <= 0 or left_bytes <= 0:
-                    break
+            with _looking(file):
+                here, blocks = formats.csv_blocks(file.path, file.layout, file.name)
+                if names and set(here) != set(names):
+                    odd = sorted(set(here) ^ set(names))
+                    raise _other_columns(file, files[0], odd[0])
+                names = names or here
+                left, left_bytes = self._sample_rows(files), _SAMPLE_BYTES
+                for block in blocks:
+                    found = formats.csv_texts(block, here, here, file.layout, file.name)
+                    count = len(found[here[0]])
+                    rows, size = rows + count, size + len(block.data)
+                    for name, array in found.items():
+                        texts.setdefault(name, []).append(array.slice(0, left))
+                    left, left_bytes = left - count, left_bytes - len(block.data)
+                    if left <= 0 or left_bytes <= 0:
+                        break
         columns = tuple(
             values.infer(name, pa.concat_arrays(texts[name]) if name in texts else pa.array([], pa.string()))
             for name in names
@@ -227,7 +238,7 @@ class FilesSource:
         objects: list[dict[str, Any]] = []
         size = 0
         for file in files:
-            with formats.open_bytes(file.path, file.layout) as stream:
+            with _looking(file), formats.open_bytes(file.path, file.layout) as stream:
                 sampled, taken = formats.sample_json(stream, self._sample_rows(files), _SAMPLE_BYTES, file.name)
             objects += sampled
             size += taken
@@ -241,14 +252,24 @@ class FilesSource:
     def _look_parquet(self, files: tuple[File, ...]) -> Found:
         columns: tuple[Column, ...] = ()
         groups = []
+        units = set()
         for file in files:
-            schema, footer = formats.parquet_schema(file.path, file.name)
+            with _looking(file):
+                units.add(formats.int96_unit({file.name: file.path}))
+        unit = "ns" if "ns" in units else "us"
+        for file in files:
+            with _looking(file):
+                schema, footer = formats.parquet_schema(file.path, file.name, unit)
             here = tuple(values.canonical(field) for field in schema)
             if columns:
                 _same_columns(columns, here, file, files[0], self._config.types)
             columns = columns or here
             groups.append(tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups)))
         return Found(files, columns, sum(map(sum, groups)), tuple(groups))
+
+
+def _looking(file: File) -> AbstractContextManager[None]:
+    return mapped(f"reading the columns of {file.name}", "source")
 
 
 def _infer_json(objects: Iterable[dict[str, Any]]) -> tuple[Column, ...]:

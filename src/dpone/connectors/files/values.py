@@ -38,6 +38,7 @@ _INTEGER = r"^(0|-?[1-9][0-9]*)$"
 _NUMBER = r"^(0|-?[1-9][0-9]*|-?(0|[1-9][0-9]*)\.[0-9]*[1-9])$"
 _TIMESTAMP = rf"^{_DAY}[T ]{_CLOCK}(\.[0-9]{{1,6}})?$"
 _TIMESTAMPTZ = rf"^{_DAY}[T ]{_CLOCK}(\.[0-9]{{1,6}})?{_ZONE}$"
+_DECIMAL = r"(?i)^[+-]?([0-9]{1,38}(\.[0-9]{0,38})?|\.[0-9]{1,38})(e[+-]?[0-9]{1,2})?$"
 _FLOAT = r"(?i)^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)$"
 
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO 8601 writes in four digits
@@ -132,8 +133,9 @@ def parse(text: pa.Array, type_: pa.DataType, logical: str = "") -> pa.Array:  #
         _require(text, "^[+-]?[0-9]+$")
         return pc.cast(pc.utf8_ltrim(text, "+"), type_)
     if pa.types.is_decimal(type_):
-        _require(text, r"(?i)^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?$")
-        return pc.cast(text, type_)
+        # More than 38 digits would wrap around without an error, so there is room for them, and then they do not fit.
+        _require(text, _DECIMAL)
+        return pc.cast(pc.cast(text, pa.decimal256(76, type_.scale)), type_)
     if pa.types.is_floating(type_):
         return _parse_float(text, type_)
     if pa.types.is_date32(type_):
