@@ -1380,6 +1380,23 @@ def test_int96_timestamps_of_all_years(tmp_path: Path) -> None:
     assert pa.timestamp("ns") == files.describe(Stream("t")).columns[0].type
 
 
+def test_int96_timestamps_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only INT96 is looked at, inside of maps and structs too, and what changed its unit after the plan is refused."""
+    rows = [datetime(9999, 1, 1), None]
+    made = pa.table({
+        "s": pa.array([{"x": rows[0]}, None], pa.struct([("x", pa.timestamp("us"))])),
+        "m": pa.array([[("k", rows[0])], []], pa.map_(pa.string(), pa.timestamp("us"))),
+        "a": pa.array(rows, pa.timestamp("us")),
+    })  # fmt: skip
+    pq.write_table(made, tmp_path / "t.parquet", use_deprecated_int96_timestamps=True)
+    assert [('{"x":"9999-01-01 00:00:00"}', '{"k":"9999-01-01 00:00:00"}', rows[0]), (None, "{}", None)] == read(
+        tmp_path
+    )
+    monkeypatch.setattr(formats, "int96_unit", lambda _: "ns")
+    files = source(tmp_path)
+    failure(DataError, lambda: read_with(files))
+
+
 @pytest.mark.parametrize(
     "text", ["9" * 39, "1" * 60, "9" * 39 + ".5", "1e39", "1" * 38 + "e99", "1e100", "0." + "1" * 39]
 )
@@ -1444,6 +1461,18 @@ def test_json_columns_keep_every_digit(tmp_path: Path) -> None:
     # The shortened number stands in the line too: a search for it in the line would find it.
     csv_file(tmp_path, "".join(f'{{"v":{text},"w":[1.0,1]}}\n' for text in texts), "t.jsonl")
     assert texts == [row[0] for row in read(tmp_path)]
+
+
+def test_json_strings_do_not_depend_on_the_way_they_are_read(tmp_path: Path) -> None:
+    """A row with a long number, which is read apart, has the same text as one without."""
+    text = "".join(map(chr, (*range(300), 0x2028, 0xFFFD, 0x1F600)))
+    rows = [{"v": [text, {text: True}, None, 5], "n": number} for number in ("x", "12345678901234567.5")]
+    for ascii_ in (True, False):
+        lines = (json.dumps(row, ensure_ascii=ascii_) + "\n" for row in rows)
+        csv_file(tmp_path, "".join(lines), "t.jsonl")
+        [(one, _), (other, _)] = read(tmp_path)
+        assert one == other
+        assert rows[0]["v"] == json.loads(one)
 
 
 @pytest.mark.parametrize("line", [" null", "null", '{"a":2} null', '{"a":2}{"a":3}', '\t{"a":2} {"a":3}'])
@@ -1511,5 +1540,5 @@ def test_a_digest_holds_few_bytes() -> None:
     digester = Digester(columns)
     for _ in range(20):
         digester.add(batch)
-        assert sum(waiting.nbytes for waiting in digester._waiting) < 8 << 20  # noqa: SLF001 - what it holds
+        assert sum(waiting.nbytes for waiting in digester._waiting) < 8 << 20
     assert digester.total == sum((digest(columns, [batch]) for _ in range(20)), Digest())

@@ -184,7 +184,7 @@ def _first_record(data: bytes, layout: Layout, where: str) -> tuple[list[str], i
     size = len(data) if end < 0 else end + 1
     rows = _rows(_utf8(Block(data[:size], 0), where), layout)
     try:
-        first = next(rows, [])
+        first: list[str] = next(rows, [])
         alone = not layout.header or next(rows, None) is None
     except csv.Error as error:
         raise DataError(
@@ -555,6 +555,12 @@ def _nested(lines: pa.Array, columns: Sequence[Column], block: Block, where: str
     return arrays
 
 
+# As DuckDB writes strings, so that a text does not depend on the way it was read.
+_ESCAPES = {code: f"\\u{code:04X}" for code in range(32)} | {
+    ord(character): "\\" + escape for character, escape in zip('\b\t\n\f\r"\\', 'btnfr"\\', strict=True)
+}
+
+
 def _dump(value: Any) -> str:
     """JSON text with numbers as they were written; only for the rare rows whose numbers DuckDB might shorten."""
     if type(value) is Literal:
@@ -563,7 +569,9 @@ def _dump(value: Any) -> str:
         return "{" + ",".join(f"{_dump(key)}:{_dump(item)}" for key, item in value) + "}"
     if type(value) is list:
         return "[" + ",".join(map(_dump, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    if type(value) is str:
+        return '"' + value.translate(_ESCAPES) + '"'
+    return json.dumps(value)  # true, false, null
 
 
 def count_jsonl(path: Path, layout: Layout, where: str) -> int:
@@ -602,12 +610,11 @@ def int96_unit(files: Mapping[str, Path]) -> str:
     """
     fine = far = False
     for where, path in files.items():
-        with _parquet(path, "us") as coarse, _parquet(path, "ns") as exact:
-            names = _int96(coarse)
-            if not names:
-                continue
-            for left, right in zip(coarse.iter_batches(columns=names), exact.iter_batches(columns=names), strict=True):
-                for us, ns in zip(_stamps(left.to_struct_array()), _stamps(right.to_struct_array()), strict=True):
+        with _parquet(path, "us") as file:
+            names = _int96(file)
+            batches = file.iter_batches(columns=names) if names else iter(())
+            for left, right in zip(batches, _twins(path, "ns", names), strict=False):
+                for us, ns in _pairs(left.to_struct_array(), right.to_struct_array()):
                     fine, far = fine or not _whole(us, ns), far or not _near(us)
         if fine and far:
             raise DataError(
@@ -640,6 +647,20 @@ def _stamps(array: pa.Array) -> Iterator[pa.Array]:
         yield array
 
 
+def _twins(path: Path, unit: str, names: list[str], *batches: Any) -> Iterator[Any]:
+    """These columns in another unit, in the same batches; when there are none, as many None as one asks for."""
+    if not names:
+        yield from repeat(None)
+    with _parquet(path, unit) as file:
+        yield from file.iter_batches(*batches, columns=names)
+
+
+def _pairs(left: pa.Array, right: pa.Array) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """The timestamps that differ in their unit: those of INT96."""
+    both = zip(_stamps(left), _stamps(right), strict=True)
+    return ((one, other) for one, other in both if one.type != other.type)
+
+
 def _whole(us: pa.Array, ns: pa.Array) -> bool:
     """Whether the nanoseconds, which may have wrapped around as the product does, are whole microseconds."""
     same = pc.equal(pc.multiply(us.cast(pa.int64()), 1000), ns.cast(pa.int64()))
@@ -656,7 +677,7 @@ def _near(us: pa.Array) -> bool:
 def _need_exact(batch: pa.RecordBatch, other: pa.RecordBatch, unit: str, where: str) -> None:
     """Refuse INT96 timestamps that the unit of this batch does not hold; `other` has the other unit."""
     for name in other.schema.names:
-        pairs = zip(_stamps(batch.column(name)), _stamps(other.column(name)), strict=True)
+        pairs = _pairs(batch.column(name), other.column(name))
         if not all(_whole(have, twin) if unit == "us" else _near(twin) for have, twin in pairs):
             raise DataError(
                 f"{where}: column {name} has an INT96 timestamp that is not exactly one in {unit}",
@@ -671,7 +692,7 @@ def read_parquet(
     """Columns and row groups of a Parquet file, in batches of about BLOCK_BYTES."""
     fine = any("[ns" in f"{column.native} {column.type}" for column in columns)
     unit, other = ("ns", "us") if fine else ("us", "ns")
-    with _parquet(path, unit) as file, _parquet(path, other) as twin:
+    with _parquet(path, unit) as file:
         missing = [column.name for column in columns if column.name not in file.schema_arrow.names]
         if missing:
             raise SchemaError(f"{where}: there is no column {missing[0]}", where=where, remedy="write the file again")
@@ -683,10 +704,10 @@ def read_parquet(
         fields = {field.name: values.canonical(field) for field in file.schema_arrow}
         names = [column.name for column in columns]
         old = [name for name in _int96(file) if name in names]
-        twins = twin.iter_batches(step, picked, columns=old) if old else repeat(None)
-        for batch, other_batch in zip(file.iter_batches(step, picked, columns=names), twins, strict=False):
-            if other_batch is not None:
-                _need_exact(batch, other_batch, unit, where)
+        twins = _twins(path, other, old, step, picked)
+        for batch, twin in zip(file.iter_batches(step, picked, columns=names), twins, strict=False):
+            if twin is not None:
+                _need_exact(batch, twin, unit, where)
             arrays = [
                 _exact(column, where, partial(_from_parquet, batch.column(column.name), fields[column.name], column))
                 for column in columns
