@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -201,3 +202,12 @@ def test_endpoint(text: str, expected: tuple[object, str]) -> None:
 def test_hide_password(url: str, expected: str) -> None:
     """No part of a password stays, even of one that should have been percent-encoded; references stay."""
     assert expected == hide_password(url, "SOURCE")[0]
+
+
+def test_init_as_json(folder: Path, dpone: Call) -> None:
+    """What was written, and what to do next, as one document."""
+    result = dpone("init", "--example", "--file", "new.yaml", "--json")
+    assert 0 == result.exit_code, result.stderr
+    document = json.loads(result.stdout)
+    assert ["written", "notes", "next"] == list(document)
+    assert (folder / "new.yaml").exists()

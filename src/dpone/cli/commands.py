@@ -121,6 +121,7 @@ with_json = option("--json", is_flag=True, help="Print the result as JSON on std
 
 
 @command("init", "dpone init", "dpone init --source postgres://me@localhost/shop --sink warehouse.duckdb")
+@with_json
 @option("--source", metavar="URL", help="Where to read: a URL or a file.")
 @option("--sink", metavar="URL", help="Where to write: a URL or a file.")
 @option("--pipeline", metavar="NAME", help="The name of the pipeline.")
@@ -154,6 +155,9 @@ def init(
     else:
         draft = starter.discovered(source, sink, file=file, pipeline=pipeline or "", use=terminal.use)
     written = starter.write(draft.files, overwrite=yes)
+    if terminal.as_json:
+        terminal.document({"written": list(map(str, written)), "notes": list(draft.notes), "next": draft.following})
+        return OK
     terminal.result("\n".join([*(f"wrote {path}" for path in written), *draft.notes, f"next: {draft.following}"]))
     return OK
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-class Dialect:
+class Dialect(ABC):
     """The SQL of one system. Subclasses set the data and override the expressions that differ."""
 
     name: str = ""
@@ -74,9 +75,9 @@ class Dialect:
         """An expression that sorts as the source sorts, whatever collation a target column has."""
         return expression
 
+    @abstractmethod
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The type of this system for a column; `schema` is the target's, for types that live in one."""
-        raise NotImplementedError  # pragma: no cover - every dialect has its table
 
     def accepts(self, existing: str, wanted: NativeType) -> bool:
         """Whether an existing column of type `existing` holds every value of the wanted type unaltered."""
