@@ -492,6 +492,22 @@ def test_the_last_receipt_does_not_depend_on_clocks(shop: Shop) -> None:
     assert 0 == shop.run(append).rows["extracted"]
 
 
+def test_failed_loads_do_not_push_out_the_receipt(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many loads are aborted, the last committed one is remembered: the next append adds only what is new."""
+    monkeypatch.setattr("dpone.sql.state.KEPT_LOADS", 2)
+    append = {"write": "append", "cursor": "updated_at"}
+    shop.run(append)
+    shop.sql("INSERT INTO orders VALUES (2000, 'new', 1, '2030-01-01')")
+    for name in ("note", "total", "note", "total", "note"):  # each changes the plan, so the open load is aborted
+        cast = {"columns": {"cast": {name: "text"}}, "target": "orders"}
+        shop.run(append | cast, on_event=dies_at("load.committing"))
+        shop.run(append | {"slices": {"rows": 7}}, on_event=dies_at("load.committing"))
+    aborted = ask(shop.sink, "SELECT count(*) FROM _dpone_loads WHERE status = 'aborted'")[0][0]
+    assert aborted > 0
+    assert 1 == shop.run(append).changes["inserted"]
+    assert [(1001,)] == ask(shop.sink, "SELECT count(*) FROM orders")
+
+
 def test_a_stream_has_one_state_however_it_is_spelled(shop: Shop) -> None:
     """`orders` and `public.orders` are one stream: respelling it does not append everything again."""
     append = {"write": "append", "cursor": "updated_at"}

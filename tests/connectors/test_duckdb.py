@@ -175,3 +175,41 @@ def test_a_file_held_by_another_process_names_it(tmp_path: Path) -> None:
     assert str(other.pid) in failure["message"]
     assert 75 == result.exit_code
     assert run(tmp_path).ok
+
+
+@pytest.mark.parametrize(
+    ("native", "literal", "wanted", "exact"),
+    [
+        ("DECIMAL(6,2)", "12.00", "int64", True),
+        ("DECIMAL(6,2)", "12.50", "int64", False),
+        ("VARCHAR", "'007'", "int32", True),
+        ("VARCHAR", "'1.6'", "int32", False),
+        ("DOUBLE", "0.25", "decimal(4,2)", True),
+        ("DOUBLE", "2.5", "decimal(5,0)", False),
+        ("DOUBLE", "1e-30", "decimal(38,9)", False),
+        ("DOUBLE", "1.23456789e25", "decimal(38,0)", False),
+        ("VARCHAR", "'0.1234567890123456789012345'", "decimal(38,20)", False),
+        ("VARCHAR", "'12345678901234567890123.5'", "decimal(38,0)", False),
+        ("INTEGER", "NULL", "int64", True),
+    ],
+)
+def test_a_cast_never_rounds(tmp_path: Path, native: str, literal: str, wanted: str, exact: bool) -> None:  # noqa: FBT001
+    """A value that does not fit the type of a cast stops the run by the column's name; DuckDB alone would round it."""
+    ask(tmp_path / "a.duckdb", f"CREATE TABLE t (v {native})")
+    ask(tmp_path / "a.duckdb", f"INSERT INTO t VALUES ({literal})")
+    failure = run(tmp_path, columns={"cast": {"v": wanted}}, proof="digest").streams[0].failure
+    assert exact == (failure is None), failure
+    if failure is not None:
+        assert ("data", True) == (failure["category"], '"v"' in failure["message"] or "'v'" in failure["message"])
+
+
+def test_half_a_key_is_no_key(tmp_path: Path) -> None:
+    """With a column of a composite key left out, the rest of it does not become the merge key."""
+    source = tmp_path / "a.duckdb"
+    ask(
+        source,
+        "CREATE TABLE t (o INTEGER, line INTEGER, at TIMESTAMP, PRIMARY KEY (o, line))".replace(" at ", ' "at" '),
+    )
+    ask(source, "INSERT INTO t SELECT n // 3, n % 3, TIMESTAMP '2024-01-01' FROM range(9) AS r(n)")
+    result = run(tmp_path, columns={"exclude": ["line"]}, cursor="at", proof="digest")
+    assert ("append", 9) == (result.streams[0].sink["write_mode"], result.streams[0].changes["inserted"])

@@ -91,9 +91,12 @@ class DuckDBDialect(Dialect):
         wanted = _sql_type(column.type)
         value = name if column.native == wanted else f"CAST({name} AS {wanted})"
         if column.native != wanted and (wanted in _INTEGERS or wanted.startswith("DECIMAL")):
-            # DuckDB rounds where a value does not fit; the text of the exact value and of the cast must agree.
-            wide = "DECIMAL(38, 18)"
-            back = f"TRY_CAST({value} AS {wide}) IS NOT DISTINCT FROM TRY_CAST(CAST({name} AS VARCHAR) AS {wide})"
+            # DuckDB rounds where a value does not fit. What the comparison itself could not hold (20 digits before the
+            # point, 18 after it, negative exponents) is refused too: NULL is not true.
+            text, wide = f"CAST({name} AS VARCHAR)", "DECIMAL(38, 18)"
+            too_fine = f"regexp_matches({text}, '[.][0-9]{{18}}[0-9]*[1-9]|[eE]-')"
+            same = f"TRY_CAST({value} AS {wide}) = TRY_CAST({text} AS {wide}) AND NOT {too_fine}"
+            back = f"{name} IS NULL OR ({same})"
             return f"CASE WHEN {back} THEN {value} ELSE error('inexact cast of column ' || {self.literal(name)}) END"
         if column.native.startswith(("DATE", "TIMESTAMP")) and wanted.startswith(("DATE", "TIMESTAMP")):
             # Arrow has no infinity: it would arrive elsewhere as a date in the year 294247.
