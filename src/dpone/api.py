@@ -8,13 +8,13 @@ import resource
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dpone import clock
 from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
@@ -140,7 +140,7 @@ def run(
     """
     loaded = _loaded(manifest)
     history = Store(Path(store) if store is not None else _folder(loaded) / ".dpone")
-    started = time.monotonic()
+    started = clock.monotonic()
     configs = _planned(loaded, select, exclude, plan_digest)
     record = RunRecord(
         run_id=new_run_id(),
@@ -326,7 +326,7 @@ def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
 def _finish(record: RunRecord, started: float) -> None:
     states = {stream.status for stream in record.streams}
     record.status = "cancelled" if "cancelled" in states else "failed" if "failed" in states else "succeeded"
-    record.time |= {"finished": utc_now(), "duration_s": round(time.monotonic() - started, 3)}
+    record.time |= {"finished": utc_now(), "duration_s": round(clock.monotonic() - started, 3)}
     usage = resource.getrusage(resource.RUSAGE_SELF)
     record.resources = {
         "peak_rss_mb": round(usage.ru_maxrss / 1024, 1),

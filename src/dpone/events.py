@@ -6,11 +6,12 @@ counts and times; never row values or secrets.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from dpone import clock
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -25,7 +26,7 @@ class Event:
     pipeline: str
     stream: str
     fields: dict[str, Any]
-    at: float = field(default_factory=time.time)
+    at: float = field(default_factory=clock.time)
 
     def as_dict(self) -> dict[str, Any]:
         """The event as one line of JSON holds it."""

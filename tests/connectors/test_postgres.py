@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import itertools
 import math
 import os
 import socket
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -24,6 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import dpone
 from dpone.arrow.digest import digest, undigestible
 from dpone.connectors.postgres import connector
 from dpone.connectors.postgres.config import PostgresConfig
@@ -61,6 +64,7 @@ from dpone.sdk import (
     Window,
 )
 from dpone.sql.sink import stage_table
+from dpone.testing.faults import Proxy
 
 UTC = ZoneInfo("UTC")
 DIALECT = PostgresDialect()
@@ -584,6 +588,135 @@ def cut_after(url: str, limit: int) -> Iterator[str]:
         yield f"postgres://{parts.username}@127.0.0.1:{listener.getsockname()[1]}{parts.path}"
     finally:
         listener.close()
+
+
+# -- links that stand still ----------------------------------------------------------------------------------------
+
+
+def through(url: str, proxy: Proxy, **extra: Any) -> PostgresConfig:
+    """The settings for a URL, by way of a proxy."""
+    host, port = proxy.address
+    return config(url).model_copy(update={"host": host, "port": port, "sslmode": "disable", **extra})
+
+
+@contextlib.contextmanager
+def proxied(url: str) -> Iterator[Proxy]:
+    """A proxy before the server of a URL."""
+    parts = urlsplit(url)
+    with Proxy((parts.hostname or "", parts.port or 0)) as proxy:
+        yield proxy
+
+
+def big(url: str) -> str:
+    """A table of some 50 MB."""
+    run(url, "CREATE TABLE t AS SELECT i AS id, repeat('x', 500) AS v FROM generate_series(1, 100000) i")
+    return "SELECT id, v FROM public.t"
+
+
+BIG = (Column("id", pa.int32()), Column("v", pa.string()))
+
+
+def batches(seconds: float = 0) -> Iterator[pa.RecordBatch]:
+    """Batches for `BIG`, with a pause between them."""
+    for _ in range(50):
+        yield pa.record_batch([pa.array(range(1000), pa.int32()), pa.array(["x" * 1000] * 1000)], names=["id", "v"])
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("side", ["source", "sink"])
+def test_a_cancelled_run_leaves_a_link_that_stands_still(pg: str, pg2: str, tmp_path: Path, side: str) -> None:
+    """Within a second or two of the word, not when bytes come again; the next run moves everything."""
+    big(pg)
+    with proxied(pg2 if side == "sink" else pg) as proxy:
+        proxy.stall_after(200_000, "up" if side == "sink" else "down")
+        ends = {"source": config(pg), "sink": config(pg2)}
+        ends[side] = through(pg2 if side == "sink" else pg, proxy)
+        told = {name: {"connector": "postgres", **end.model_dump(mode="json")} for name, end in ends.items()}
+        manifest = {"version": 1, "pipeline": "p", **told, "streams": {"public.t": {}}}
+        stop, results = threading.Event(), list[dpone.RunResult]()
+        runner = threading.Thread(
+            target=lambda: results.append(dpone.run(manifest, store=tmp_path, stop=stop)), daemon=True
+        )
+        runner.start()
+        time.sleep(2)
+        assert runner.is_alive()
+        stop.set()
+        runner.join(2.5)
+        assert not runner.is_alive()
+        assert ["cancelled"] == [stream.status for stream in results[0].streams]
+        proxy.clear()
+        assert dpone.run(manifest, store=tmp_path, wait=10).raise_for_status().ok
+    assert [(100_000,)] == fetch(pg2, "SELECT count(*) FROM public.t")
+
+
+def test_a_read_from_a_link_that_stands_still_ends(pg: str) -> None:
+    """SourceUnavailable, retryable, after read_timeout, when the server does not answer a second connection."""
+    sql = big(pg)
+    with proxied(pg) as proxy:
+        session = PostgresSession(through(pg, proxy, read_timeout=1, connect_timeout=1), "source")
+        proxy.stall_after(200_000, "down")
+        start = time.monotonic()
+        with pytest.raises(SourceUnavailable, match="no byte moved for 1 seconds") as caught:
+            list(session.batches(sql, BIG))
+        assert caught.value.retryable
+        assert "read_timeout" in caught.value.remedy
+        assert time.monotonic() - start < 10
+        session.close()
+
+
+def test_a_write_to_a_link_that_stands_still_ends(pg: str) -> None:
+    """SinkUnavailable, also when the server answers a second connection: it waits for the rows."""
+    run(pg, "CREATE TABLE s (id integer, v text, _dpone_slice integer)")
+    with proxied(pg) as proxy:
+        session = PostgresSession(through(pg, proxy, read_timeout=1, connect_timeout=1), "sink")
+        proxy.stall_after(200_000, "up")
+        with pytest.raises(SinkUnavailable, match="no byte moved for 1 seconds"):
+            session.ingest(Table("public", "s"), BIG, batches(), 0)
+        session.rollback()
+        session.close()
+    assert [(0,)] == fetch(pg, "SELECT count(*) FROM public.s")
+
+
+def test_a_server_that_is_busy_has_all_the_time(pg: str) -> None:
+    """Silence in the middle of rows is not a dead link while the server works: in a query, and at a lock."""
+    rows = "SELECT i AS id, repeat('x', 500) AS v FROM generate_series(1, {}) i"
+    sql = f"{rows.format(1000)} UNION ALL (SELECT 0, pg_sleep(3)::text) UNION ALL {rows.format(10)}"
+    session = PostgresSession(config(pg, read_timeout=1), "source")
+    assert 1011 == sum(batch.num_rows for batch in session.batches(sql, BIG))
+    session.close()
+    run(pg, "CREATE TABLE s (id integer PRIMARY KEY, v text, _dpone_slice integer)")
+    session = PostgresSession(config(pg, read_timeout=1), "sink")
+    with psycopg.connect(pg) as other:
+        other.execute("INSERT INTO public.s VALUES (999)")  # the COPY waits to know what becomes of this key
+        timer = threading.Timer(3, other.rollback)
+        timer.start()
+        batch = next(batches())
+        many = [batch.set_column(0, "id", pa.array(range(n * 1000, n * 1000 + 1000), pa.int32())) for n in range(30)]
+        assert 30_000 == session.ingest(Table("public", "s"), BIG, iter(many), 0)
+        timer.join()
+    session.close()
+
+
+def test_a_slow_source_does_not_end_a_write(pg: str) -> None:
+    """While dpone itself has nothing to send, the silence of the server means nothing."""
+    run(pg, "CREATE TABLE s (id integer, v text, _dpone_slice integer)")
+    session = PostgresSession(config(pg, read_timeout=1), "sink")
+    few = itertools.islice(batches(1.5), 3)
+    assert 3000 == session.ingest(Table("public", "s"), BIG, few, 0)
+    session.close()
+
+
+def test_a_connection_that_is_reset_while_connecting_is_a_sentence(pg: str) -> None:
+    """The driver says it in three lines, of which the last says nothing by itself."""
+    with proxied(pg) as proxy:
+        proxy.cut_after(1, "down", times=None)
+        with pytest.raises(SourceUnavailable) as caught:
+            PostgresSession(through(pg, proxy), "source")
+        host, port = proxy.address
+    assert (
+        f"connecting to {host}:{port}/{config(pg).database}: the server closed the connection" == caught.value.message
+    )
+    assert "check that the server runs" in caught.value.remedy
 
 
 # -- digests and round trips ---------------------------------------------------------------------------------------

@@ -18,6 +18,10 @@ from dpone.errors import ConfigError
 from dpone.sdk import Column
 
 UTC = "UTC"
+NATIVE = b"dpone.native"
+"""Metadata of an Arrow field: the type of the column in the system that it was read from."""
+LOGICAL = b"dpone.logical"
+"""Metadata of an Arrow field: the logical type, where the Arrow type does not say it all."""
 
 Logical = Literal["", "json", "uuid"]
 
@@ -84,5 +88,14 @@ def type_name(type_: pa.DataType, logical: str = "") -> str:  # noqa: PLR0911 - 
 
 
 def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
-    """The schema of the record batches of these columns."""
-    return pa.schema([pa.field(column.name, column.type) for column in columns])
+    """The schema of the record batches of these columns.
+
+    Fields carry `NATIVE` and `LOGICAL`, so that whoever gets the batches, or a file of them, knows what they were.
+    Metadata says nothing on the values: schemas are compared without it.
+    """
+    return pa.schema([pa.field(column.name, column.type, metadata=_metadata(column)) for column in columns])
+
+
+def _metadata(column: Column) -> dict[bytes, bytes] | None:
+    said = {NATIVE: column.native.encode(), LOGICAL: column.logical.encode()}
+    return {key: value for key, value in said.items() if value} or None

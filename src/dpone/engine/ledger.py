@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from dpone.arrow.batches import conform
 from dpone.arrow.digest import ALGORITHM, Digester, undigestible
 from dpone.engine.plan import StreamPlan
 from dpone.errors import DataError, InternalError
@@ -40,12 +41,16 @@ class Ledger:
     balance: Balance | None = None
 
     def watch(self, piece: Slice, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The batches of a slice, counted and (for a proof by digest) digested as they pass."""
+        """The batches of a slice, counted and (for a proof by digest) digested as they pass.
+
+        They come out as the columns were described, whatever encoding the source gave them in. Raises InternalError
+        when they are anything else.
+        """
         columns = self.plan.schema.columns
         kept = [index for index, column in enumerate(columns) if not undigestible(column)]
         digester = Digester(tuple(columns[index] for index in kept)) if self.plan.proof == "digest" else None
         flow = self.flows[piece.ordinal] = Flow()
-        for batch in batches:
+        for batch in conform(batches, columns):
             flow.rows += batch.num_rows
             flow.bytes += batch.nbytes
             flow.batches += 1

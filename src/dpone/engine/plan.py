@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import type_name
-from dpone.engine.columns import ColumnPlan, Drift, Write, decide_columns, fold
+from dpone.engine.columns import ColumnPlan, Drift, Write, check_width, decide_columns, fold
 from dpone.errors import ConfigError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import (
     Capability,
@@ -300,12 +300,13 @@ def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[st
 def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink) -> StreamPlan:
     origin, destination = manifest.source.connector, manifest.sink.connector
     stream = _stream(manifest, config)
+    _check_reading(config, origin)
     schema = source.describe(stream)
     whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
     primary_key = config.primary_key or (schema.primary_key if whole else ())
     stream = replace(stream, primary_key=primary_key)
     write, snapshot = _write(config, primary_key)
-    _check_capabilities(config, origin, destination, write)
+    _check_writing(config, destination, write)
     _check_modes(config, write, schema, snapshot=snapshot)
 
     target = _target(manifest, config)
@@ -316,6 +317,9 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     columns, drift, added = decide_columns(
         schema, existing, target, config, sink.dialect, write, folds=destination.folds_case
     )
+    check_width(schema, existing, added, sink.dialect)
+    decided = zip(schema.columns, columns, strict=True)
+    schema = replace(schema, columns=tuple(replace(column, altered=plan.altered) for column, plan in decided))
     proof = config.proof
     gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
     notes = (
@@ -392,12 +396,15 @@ def _write(config: StreamConfig, primary_key: tuple[str, ...]) -> tuple[Write, b
     return ("merge" if primary_key else "append"), False
 
 
-def _check_capabilities(config: StreamConfig, origin: Connector, destination: Connector, write: Write) -> None:
+def _check_reading(config: StreamConfig, origin: Connector) -> None:
     _need(origin, Capability.READ_CURSOR if config.cursor else Capability.READ_FULL, "reading", config.at("cursor"))
     if config.filter:
         _need(origin, Capability.READ_FILTER, "filter", config.at("filter"))
     if config.casts:
         _need(origin, Capability.READ_CAST, "columns.cast", config.at("columns"))
+
+
+def _check_writing(config: StreamConfig, destination: Connector, write: Write) -> None:
     _need(destination, Capability(f"write.{write}"), f"write: {write}", config.at("write"))
     if config.proof == "digest":
         _need(destination, Capability.PROOF_DIGEST, "proof: digest", config.at("proof"))

@@ -11,13 +11,13 @@ import json
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+
+from dpone import clock
 
 SCHEMA = "dpone.run/1"
 _LOOKED_BACK = 50  # newest runs searched for one that died
@@ -30,14 +30,14 @@ def new_run_id() -> str:
 
     https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
     """
-    value = (time.time_ns() // 1_000_000) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    value = int(clock.time() * 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
     text = f"{value:032x}"
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def utc_now() -> str:
     """Now, UTC, ISO 8601 with milliseconds and Z."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass
@@ -55,6 +55,7 @@ class StreamRecord:
     balance: dict[str, Any] = field(default_factory=dict)
     proof: dict[str, Any] = field(default_factory=dict)
     drift: list[dict[str, Any]] = field(default_factory=list)
+    value_changes: list[dict[str, str]] = field(default_factory=list)
     retries: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

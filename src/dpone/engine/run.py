@@ -11,13 +11,13 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dpone import clock
 from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
 from dpone.engine.plan import StreamPlan, decide, placed, start_window
@@ -28,6 +28,7 @@ from dpone.events import redacted
 from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
 from dpone.sql.dialect import Dialect
 from dpone.sql.source import BEHIND
+from dpone.stopping import stopped_by
 from dpone.strategy import Balance
 
 if TYPE_CHECKING:
@@ -71,11 +72,12 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
     retries = Retries()
     try:
         emit("stream.started", "info")
-        retries.run(
-            lambda: run_stream(context, config, record, emit),
-            context.stop,
-            lambda error, wait: emit("stream.retry", "warning", wait_s=round(wait, 3), **error.as_dict()),
-        )
+        with stopped_by(context.stop):
+            retries.run(
+                lambda: run_stream(context, config, record, emit),
+                context.stop,
+                lambda error, wait: emit("stream.retry", "warning", wait_s=round(wait, 3), **error.as_dict()),
+            )
         record.status = "succeeded"
     except DponeError as error:
         _fail(context, record, placed(error, context.manifest, config))
@@ -120,14 +122,14 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
     if context.stop.is_set():
         raise Cancelled("not started: the run was cancelled", remedy="run again")
     manifest = context.manifest
-    clock = Clock(record.phases)
+    timed = Clock(record.phases)
     with ExitStack() as stack:
         # The sink first: when source and sink are one DuckDB file, it must be opened for writing.
         sink = _until_free(context, lambda: manifest.sink.connector.open_sink(manifest.sink.config()))
         stack.callback(sink.close)
         source = manifest.source.connector.open_source(manifest.source.config())
         stack.callback(source.close)
-        with clock("describe_s"):
+        with timed("describe_s"):
             plan = decide(manifest, config, source, sink)
         _describe(record, manifest, plan)
         emit("stream.planned", write=plan.write, mode=plan.mode, intent=plan.intent)
@@ -148,7 +150,7 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
         try:
             if sink.describe(plan.target) != plan.existing:  # another run changed it before this one had the lock
                 plan = decide(manifest, config, source, sink)
-            _load(context, plan, source, sink, claim, record, clock, emit)
+            _load(context, plan, source, sink, claim, record, timed, emit)
         except BaseException as error:
             _record_in_sink(context, claim, record, error)
             raise
@@ -163,7 +165,7 @@ def _load(
     sink: Sink,
     claim: Claim,
     record: StreamRecord,
-    clock: Clock,
+    timed: Clock,
     emit: Emitter,
 ) -> None:
     """Continue the open load, or open a new one; stage what is missing; commit."""
@@ -175,7 +177,7 @@ def _load(
         record.notes.append(f"aborted the open load {pending.load_id[:8]} of run {pending.run_id}: the plan changed")
         pending = None
 
-    with clock("read_s"):
+    with timed("read_s"):
         reading = source.open(
             plan.source, plan.schema, pending.window if pending else start_window(plan, claim.receipt)
         )
@@ -201,7 +203,7 @@ def _load(
         for piece in load_value.slices:
             if piece.ordinal in resumed:
                 continue
-            with clock("stage_s"):
+            with timed("stage_s"):
                 emit("slice.started", slice=piece.ordinal, total=len(load_value.slices))
                 batches = _observed(context, ledger.watch(piece, reading.read(piece)), plan, ledger, emit)
                 receipt = load.stage(piece, batches)
@@ -230,7 +232,7 @@ def _load(
             extra=plan.origin,
         )
 
-    with clock("commit_s"):
+    with timed("commit_s"):
         emit("load.committing", load_id=load_value.load_id)
         try:
             load.commit(check)
@@ -312,12 +314,12 @@ def _until_free(context: Context, act: Callable[[], T]) -> T:
 
     At least for a moment: a server may take one to notice that a run was killed.
     """
-    deadline = time.monotonic() + max(context.wait, _GRACE_S)
+    deadline = clock.monotonic() + max(context.wait, _GRACE_S)
     while True:
         try:
             return act()
         except ConflictError as error:
-            if not error.retryable or time.monotonic() >= deadline:
+            if not error.retryable or clock.monotonic() >= deadline:
                 raise
             if context.stop.wait(_POLL_S):
                 raise Cancelled("cancelled while waiting for the lock", remedy="run again") from error
@@ -339,6 +341,9 @@ def _describe(record: StreamRecord, manifest: Manifest, plan: StreamPlan) -> Non
         "guarantee": "exactly_once",
     }
     record.drift = [asdict(drift) for drift in plan.drift]
+    record.value_changes = [
+        {"column": column.name, "reason": column.note} for column in plan.columns if column.fidelity == "lossy"
+    ]
     record.rows = record.rows or {"estimated": plan.schema.estimated_rows}
 
 
@@ -386,8 +391,8 @@ class Clock:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Time a block."""
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             yield
         finally:
-            self.phases[name] = round(self.phases.get(name, 0.0) + time.monotonic() - start, 6)
+            self.phases[name] = round(self.phases.get(name, 0.0) + clock.monotonic() - start, 6)

@@ -62,6 +62,7 @@ class StreamConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     casts: Mapping[str, str] = field(default_factory=dict)
+    allow_lossy: tuple[str, ...] = ()
     filter: str = field(default="", repr=False)  # may hold what a reference stood for
     proof: Literal["none", "counts", "digest"] = "counts"
     slice_rows: int = _SLICE_ROWS
@@ -163,6 +164,7 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         include=tuple(columns.get("include", ())),
         exclude=tuple(columns.get("exclude", ())),
         casts=columns.get("cast", {}),
+        allow_lossy=tuple(columns.get("allow_lossy", ())),
         filter=said.get("filter", ""),
         proof=said.get("proof", "counts"),
         slice_rows=said.get("slices", {}).get("rows", _SLICE_ROWS),
@@ -206,9 +208,15 @@ def _check_columns(checker: Checker, document: Document, path: KeyPath, columns:
     if include is not None and exclude is not None:
         message = "include and exclude contradict each other"
         checker.add(document, "DP108", message, (*path, "exclude"), found="both", help="give one of them", key=True)
-    for column in cast if isinstance(cast, dict) else ():
+    allowed = columns.get("allow_lossy")
+    named: list[tuple[KeyPath, Any, str, str]] = [
+        (("cast", column), column, "is cast", "the cast") for column in (cast if isinstance(cast, dict) else ())
+    ]
+    for index, column in enumerate(allowed if isinstance(allowed, list) else ()):
+        named.append((("allow_lossy", index), column, "may be altered", "the permission"))
+    for keys, column, said, what in named:
         not_included = isinstance(include, list) and column not in include
         if not_included or (isinstance(exclude, list) and column in exclude):
-            message = f"the column {shown(column)} is cast, but not moved"
-            help_ = "remove the cast, or move the column"
-            checker.add(document, "DP108", message, (*path, "cast", column), found=column, help=help_, key=True)
+            message = f"the column {shown(column)} {said}, but not moved"
+            help_ = f"remove {what}, or move the column"
+            checker.add(document, "DP108", message, (*path, *keys), found=column, help=help_, key=keys[0] == "cast")

@@ -85,6 +85,7 @@ class Columns(_Model):
     include: Names = _optional("move only these columns: [a, b]")
     exclude: Names = _optional("move all columns but these: [a, b]")
     cast: dict[Text, TypeName] = _optional("column: type name; the source casts")
+    allow_lossy: Names = _optional("columns whose values may be altered where the plan says lossy: [a, b]")
 
 
 class Slices(_Model):

@@ -32,11 +32,15 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How far a capability goes. A gap says why, and what to do instead."""
+    """How far a capability goes. A gap says why, and what to do instead; an impossibility cites the system's own word.
+
+    `reference` is the address of that documentation.
+    """
 
     level: Literal["full", "not_implemented", "impossible"]
     why: str = ""
     instead: str = ""
+    reference: str = ""
 
 
 FULL = Support("full")
@@ -50,7 +54,8 @@ class Connector:
     driver: a pydantic model, and callables that take an instance of it. `schemes` are the URL schemes it answers
     to. `default_schema` is where tables are that are named without a schema; a system without schemas has none.
     `folds_case` says that names that differ only in case are one name. `extra` is the pip extra that brings the
-    driver, empty when the core install does.
+    driver, empty when the core install does. `harness` is a reference to the `dpone.testing.Harness` that the
+    certification kit uses; without one the connector cannot be certified.
     """
 
     name: str
@@ -62,6 +67,7 @@ class Connector:
     default_schema: str = ""
     folds_case: bool = False
     extra: str = ""
+    harness: str = ""
     capabilities: Mapping[Capability, Support] = field(default_factory=dict)
 
     def config_model(self) -> Any:

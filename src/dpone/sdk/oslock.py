@@ -15,10 +15,10 @@ import json
 import os
 import socket
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dpone import clock
 from dpone.errors import ConfigError, ConflictError, DponeError, PermissionDenied, ResourceError
 
 _POLL = 0.1  # seconds between two attempts while waiting
@@ -42,9 +42,9 @@ class OsLock:
         Raises ConflictError (DP701, retryable) naming the holder when another one keeps it; ConfigError,
         PermissionDenied or ResourceError when the sidecar cannot be written.
         """
-        deadline = time.monotonic() + wait
+        deadline = clock.monotonic() + wait
         while not self._try():
-            if time.monotonic() >= deadline:
+            if clock.monotonic() >= deadline:
                 raise ConflictError(
                     f"taking the lock {self._path}: {self._who()} has it",
                     remedy="wait for that run to end (--wait), or stop it; the lock of a dead process is free at once",
@@ -97,7 +97,7 @@ class OsLock:
             "holder": self._holder,
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "since": clock.now().isoformat(timespec="seconds"),
         }
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(document).encode(), 0)

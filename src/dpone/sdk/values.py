@@ -23,6 +23,8 @@ class Column:
     system and the sink creates `native` itself; the values then travel in whatever Arrow form that connector chose
     for it (Postgres: its text output). `enum` holds the labels of an enumerated type, in order.
     `fidelity` and `note` say what reading did to the type; `refused` columns never reach `read`.
+    `altered` says what storing does to the values, where the manifest allows a loss: what was read and what is stored
+    then have no digest in common, and the column is left out of the proof.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Column:
     enum: tuple[str, ...] = ()
     fidelity: Fidelity = "exact"
     note: str = ""
+    altered: str = ""
 
 
 @dataclass(frozen=True, slots=True)

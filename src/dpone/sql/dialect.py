@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_GROUP = 100  # conditions in one chain
+
+
 class Dialect(ABC):
     """The SQL of one system. Subclasses set the data and override the expressions that differ."""
 
@@ -21,6 +24,7 @@ class Dialect(ABC):
     text: str = "TEXT"  # unbounded text, also used for dpone's own tables
     bigint: str = "BIGINT"
     identifier_bytes: int | None = None  # a longer name would be cut off, so it is refused
+    most_columns: int | None = None  # that a table holds, where there is a limit
     arrival: str = "rowid"  # orders staged rows by arrival
     arrival_ddl: str = ""  # the column that gives `arrival`, if the system has none of its own
     same_values: str = "({a} IS NOT DISTINCT FROM {b})"
@@ -28,6 +32,11 @@ class Dialect(ABC):
     enforces_keys: bool = True  # whether targets that dpone makes get a primary key
     one_at_a_time: str = ""  # a query that makes other transactions with it wait, where DDL needs that
     for_update: str = ""  # appended to a SELECT to lock the row it reads, where the system has row locks
+
+    @property
+    def staging_columns(self) -> int:
+        """How many columns a staging table has beside those of the stream: the slice, and the arrival if it is one."""
+        return 2 if self.arrival_ddl else 1
 
     def quote(self, name: str) -> str:
         """A quoted identifier. Raises SchemaError for a name that the system would cut off or cannot hold."""
@@ -98,9 +107,29 @@ class Dialect(ABC):
             a=self.identical(f"{left}.{name}", column.native), b=self.identical(f"{right}.{name}", column.native)
         )
 
+    def unsettle(self, column: Column, into: str, matched: str) -> str:  # noqa: ARG002 - for those that need it
+        """A statement without which UPDATE would keep the old value of a column, taking the new one for the same.
+
+        `matched` is `FROM staged AS s WHERE ...`, which joins the rows of `into AS t`. Empty where none is needed.
+        """
+        return ""
+
     def stored(self, columns: Sequence[Column], schema: str) -> tuple[Column, ...]:
         """The columns as this system stores them: `native` is its own type."""
         return tuple(replace(column, native=self.native(column, schema).sql) for column in columns)
+
+
+def every(conditions: Sequence[str]) -> str:
+    """All of these conditions, or what is always true when there are none.
+
+    Many are put in groups: systems read `a AND b AND c` as a tree that is as deep as the chain is long, and bound its
+    depth (SQLite and DuckDB at 1000, https://www.sqlite.org/limits.html#max_expr_depth).
+    """
+    parts = list(conditions)
+    while len(parts) > _GROUP:
+        groups = (parts[start : start + _GROUP] for start in range(0, len(parts), _GROUP))
+        parts = [f"({' AND '.join(group)})" for group in groups]
+    return " AND ".join(parts) or "1 = 1"
 
 
 class Session(Protocol):

@@ -13,14 +13,15 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from dpone.arrow.digest import undigestible
+from dpone.arrow.fidelity import of_cast
 from dpone.arrow.types import parse_type
 from dpone.errors import DataError, SchemaError
-from dpone.sdk import Column, Digest, Fidelity, Slice, Stream, StreamSchema, Window
+from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Table, Window
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from dpone.sql.dialect import Session
 
 BEHIND = "the source's greatest cursor value is below the checkpoint"
@@ -242,13 +243,18 @@ def choose_columns(stream: Stream, columns: tuple[Column, ...]) -> tuple[Column,
 
 
 def _cast(column: Column, name: str) -> Column:
-    """The column after a cast. Inexact casts to integers and decimals fail when they are read; others may round."""
+    """The column after a cast that the source computes."""
     type_, logical = parse_type(name)
-    rounds = pa.types.is_floating(type_) or pa.types.is_temporal(type_)
-    fidelity: Fidelity = "widened" if pa.types.is_string(type_) else "exact"
-    fidelity = "lossy" if rounds and type_ != column.type else fidelity
-    note = f"{column.native} cast to {name}"
+    fidelity = of_cast(column.type, type_)
+    note = f"{column.native or 'an undeclared type'} cast to {name}"
     return replace(column, type=type_, logical=logical, kept=False, enum=(), fidelity=fidelity, note=note)
+
+
+def join_name(table: Table) -> str:
+    """The name as `split_name` reads it, quoted only where it must be."""
+    return ".".join(
+        '"' + part.replace('"', '""') + '"' if re.search(r'[".]', part) else part for part in (table.schema, table.name)
+    )
 
 
 def _unquote(part: str) -> str:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dpone import clock
 from dpone.errors import ConflictError, StateError
 from dpone.sdk import OpenLoad, Receipt, Slice, SliceReceipt, StreamKey, Table, Window
 
@@ -55,7 +55,7 @@ _TABLES: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 def now() -> str:
     """The time as these tables hold it: UTC, ISO 8601, microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+    return clock.now().isoformat(timespec="microseconds")
 
 
 class State:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpone.sdk import Digest, Results, Step
+from dpone.sql.dialect import every
 from dpone.strategy.base import Balance, Equation, Publication, digest_in, number
 
 
@@ -74,7 +75,7 @@ def _known_ties(p: Publication) -> str:
             f"WHERE {cursor} = (SELECT min({cursor}) FROM {p.staged}))"
         )
 
-    same = " AND ".join(d.same(column, "s", "t") for column in old)
+    same = every([d.same(column, "s", "t") for column in old])
     return (
         f"SELECT s._dpone_at FROM {numbered(p.staged, f', {d.arrival} AS _dpone_at')} AS s "
         f"JOIN {numbered(p.into, '')} AS t ON s._dpone_copy = t._dpone_copy AND {same}"

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dpone.sdk import Digest, Results, Step
+from dpone.sql.dialect import every
 from dpone.strategy.base import Balance, Equation, Publication, digest_in, number
 
 
@@ -30,7 +31,7 @@ class Merge:
         values = [column for column in p.columns if column.name not in p.primary_key]
         # The staging column stands first: in SQLite its collation decides, and the target's may call more values equal.
         joined = " AND ".join(f"s.{name} = t.{name}" for name in key)
-        same = " AND ".join(d.same(column, "t", "s") for column in values) or "1 = 1"
+        same = every([d.same(column, "t", "s") for column in values])
         steps = [
             *p.ddl(),
             p.count("staged", p.staged),
@@ -57,6 +58,8 @@ class Merge:
             )
         )
         if values:
+            unsettled = (d.unsettle(column, p.into, f"FROM {p.staged} AS s WHERE {joined}") for column in values)
+            steps += [Step("run", sql, only_if_equal=("staged", "keyed")) for sql in unsettled if sql]
             assignments = ", ".join(f"{d.quote(column.name)} = s.{d.quote(column.name)}" for column in values)
             steps.append(
                 Step(

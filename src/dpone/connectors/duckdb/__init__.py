@@ -12,6 +12,7 @@ connector = Connector(
     config="dpone.connectors.duckdb.config:DuckDBConfig",
     source="dpone.connectors.duckdb.source:DuckDBSource",
     sink="dpone.connectors.duckdb.sink:DuckDBSink",
+    harness="dpone.connectors.duckdb.harness:DuckDBHarness",
     default_schema="main",
     folds_case=True,
     capabilities=dict.fromkeys(Capability, FULL),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import duckdb
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.errors import (
     ConflictError,
     DataError,
@@ -38,8 +39,9 @@ _TABLE: tuple[tuple[type[duckdb.Error], type[DponeError], str], ...] = (
     (duckdb.PermissionException, PermissionDenied, "check the file's permissions"),
     (duckdb.SerializationException, StateError, "the file is damaged or was written by a newer DuckDB"),
     (duckdb.TransactionException, ConflictError, "another connection changed the same rows; run again"),
+    (duckdb.ResourceInUseException, ConflictError, "this process has the file open under another path; run again"),
 )
-_INFINITE = re.compile(r'(infinity in|inexact cast of) column ".*"')
+_NAMED = re.compile(r'(infinity in|inexact cast of|no JSON in) column "((?:[^"]|"")*)"')  # see the dialect's `_stop`
 _HOLDER = re.compile(r"held in (.*?\(PID \d+\)|.*?PID \d+)")
 
 
@@ -57,20 +59,23 @@ def translate(act: str, error: duckdb.Error) -> DponeError:
     text = str(error)
     if "No space left" in text:  # also inside the TransactionException of a COMMIT
         return ResourceError(f"{act}: the disk is full", remedy="free space; the rerun continues where this run ended")
+    if isinstance(error, duckdb.FatalException) and "memory" in text.lower():
+        # A checkpoint without room for it. What was committed is durable, and the rerun finds it.
+        return ResourceError(
+            f"{act}: too little memory", remedy="raise memory_limit of the connection; the rerun continues"
+        )
     if isinstance(error, duckdb.IOException):
         return _io(act, text)
+    if isinstance(error, duckdb.InvalidInputException) and (named := _NAMED.search(text)):
+        line = manifest_line(cast={named[2].replace('""', '"'): "text"})
+        return DataError(f"{act}: {named[0]}", remedy=f"{line} reads it as text", code="DP414")
     for kind, target, remedy in _TABLE:
         if isinstance(error, kind):
             # Conversion and constraint messages quote values; only the kind of failure is passed on.
             quoted = issubclass(target, DataError)
-            detail = _safe(type(error).__name__, text) if quoted else text.splitlines()[0]
+            detail = type(error).__name__ if quoted else text.splitlines()[0]
             return target(f"{act}: {detail}", remedy=remedy, retryable=target is ConflictError)
     return InternalError(f"{act}: {type(error).__name__}", remedy="run with --debug and report it")
-
-
-def _safe(kind: str, text: str) -> str:
-    infinite = _INFINITE.search(text)
-    return infinite[0] if infinite else kind
 
 
 def _io(act: str, text: str) -> DponeError:

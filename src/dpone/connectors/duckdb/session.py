@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from dpone.arrow.digest import digest
 from dpone.arrow.types import arrow_schema
+from dpone.connectors.duckdb import bounds
 from dpone.connectors.duckdb.config import DuckDBConfig
-from dpone.connectors.duckdb.dialect import DuckDBDialect, travels_as_arrow
+from dpone.connectors.duckdb.dialect import DuckDBDialect, write
 from dpone.connectors.duckdb.errors import mapped
 from dpone.errors import ConfigError, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
@@ -27,8 +28,19 @@ from dpone.sql.dialect import Dialect
 
 BATCH_ROWS = 65_536
 
-_writers: dict[str, threading.RLock] = {}
-_writers_guard = threading.Lock()
+
+class _File:
+    """What the connections of this process to one file share."""
+
+    def __init__(self) -> None:
+        self.writer = threading.RLock()
+        # One is opened or closed at a time: the last one to close takes the database instance away, and DuckDB
+        # refuses to open a file of which an instance is on its way out.
+        self.door = threading.Lock()
+
+
+_files: dict[str, _File] = {}
+_files_guard = threading.Lock()
 
 
 class DuckDBSession:
@@ -37,10 +49,12 @@ class DuckDBSession:
     def __init__(self, config: DuckDBConfig, *, read_only: bool) -> None:
         self.dialect: Dialect = DuckDBDialect()
         self._act = f"duckdb {config.path}"
-        self._connection = _connect(config, read_only=read_only)
         key = str(Path(config.path).resolve())
-        with _writers_guard:
-            self._writer = _writers.setdefault(key, threading.RLock())
+        with _files_guard:
+            self._file = _files.setdefault(key, _File())
+        with self._file.door:
+            self._connection = _connect(config, read_only=read_only)
+        self._reader: pa.RecordBatchReader | None = None
         self._writing = False
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -58,8 +72,8 @@ class DuckDBSession:
         """Stream a query as Arrow."""
         schema = arrow_schema(tuple(columns))
         with mapped(self._act):
-            reader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
-            for batch in reader:
+            self._reader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
+            for batch in self._reader:
                 yield batch.cast(schema) if batch.schema != schema else batch
 
     def digest(self, relation: str, columns: Sequence[Column]) -> Digest:
@@ -71,18 +85,22 @@ class DuckDBSession:
 
     def ingest(self, table: Table, columns: Sequence[Column], batches: Iterator[pa.RecordBatch], ordinal: int) -> int:
         """One INSERT that streams, in arrival order; several would keep their rows in memory until COMMIT."""
-        values = ", ".join(self._write(column) for column in columns)
+        values = ", ".join(write(column, self.dialect.quote(column.name)) for column in columns)
         names = self.dialect.names(columns)
         sql = (
             f"INSERT INTO {self.dialect.table(table)} ({names}, _dpone_slice) "
             f"SELECT {values}, {ordinal} FROM _dpone_arriving"
         )
         schema = arrow_schema(tuple(columns))
+        # What another DuckDB file holds has room here, and its infinities are meant.
+        checked = [(index, column) for index, column in enumerate(columns) if not column.kept]
         failures: list[BaseException] = []
 
         def arriving() -> Iterator[pa.RecordBatch]:
             try:
                 for batch in batches:
+                    for index, column in checked:
+                        bounds.check(column, batch.column(index))
                     yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
             except BaseException as error:  # DuckDB would only say that the stream failed
                 failures.append(error)
@@ -102,7 +120,7 @@ class DuckDBSession:
 
     def begin(self) -> None:
         """Start a transaction; the only one that writes to this file in this process."""
-        self._writer.acquire()
+        self._file.writer.acquire()
         self._writing = True
         with mapped(self._act):
             self._connection.execute("BEGIN TRANSACTION")
@@ -127,18 +145,15 @@ class DuckDBSession:
     def close(self) -> None:
         """Close the connection."""
         self._done()
-        self._connection.close()
+        with self._file.door:
+            if self._reader is not None:  # one that was not read to its end would keep the file open
+                self._reader.close()
+            self._connection.close()
 
     def _done(self) -> None:
         if self._writing:
             self._writing = False
-            self._writer.release()
-
-    def _write(self, column: Column) -> str:
-        """The expression that stores an arriving column. Arrow types that match are stored as they are."""
-        name = self.dialect.quote(column.name)
-        as_is = travels_as_arrow(column.native) and not column.logical
-        return name if as_is else f"CAST({name} AS {column.native})"
+            self._file.writer.release()
 
 
 def _connect(config: DuckDBConfig, *, read_only: bool) -> duckdb.DuckDBPyConnection:

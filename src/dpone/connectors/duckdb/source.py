@@ -7,11 +7,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from dpone.connectors.duckdb.config import DuckDBConfig
-from dpone.connectors.duckdb.dialect import canonical
+from dpone.connectors.duckdb.dialect import canonical, checked
 from dpone.connectors.duckdb.session import DuckDBSession
 from dpone.errors import SchemaError
 from dpone.sdk import Stream, StreamSchema, Table, Window
-from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, even_bounds, split_name
+from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, even_bounds, join_name, split_name
 
 _ORDERED = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DECIMAL\(.*\)|DATE|TIME(STAMP.*)?|VARCHAR|UUID")
 _LIST = """
@@ -53,7 +53,7 @@ class DuckDBSource:
             self._session.rows(f"EXPLAIN SELECT 1 FROM {self._session.dialect.table(table)} WHERE ({stream.filter})")
         [(version,)] = self._session.rows("SELECT version()")
         return StreamSchema(
-            choose_columns(stream, columns),
+            tuple(checked(column, column.name in stream.casts) for column in choose_columns(stream, columns)),
             primary_key=tuple(keys[0][0]) if keys else (),
             estimated_rows=int(size[0][0]) if size else None,
             server_version=str(version),
@@ -78,7 +78,8 @@ class DuckDBSource:
 
     def discover(self) -> list[str]:
         """All tables and views as schema.table, without dpone's own."""
-        return sorted(f"{s}.{t}" for s, t in self._session.rows(_LIST) if not t.startswith("_dpone_"))
+        found = self._session.rows(_LIST)
+        return sorted(join_name(Table(schema, table)) for schema, table in found if not table.startswith("_dpone_"))
 
     def close(self) -> None:
         """Close the connection."""

@@ -11,6 +11,7 @@ connector = Connector(
     config="dpone.connectors.files.config:FilesConfig",
     source="dpone.connectors.files.source:FilesSource",
     sink="dpone.connectors.files.sink:FilesSink",
+    harness="dpone.connectors.files.harness:FilesHarness",
     capabilities={
         Capability.READ_FULL: FULL,
         Capability.READ_CURSOR: FULL,
@@ -34,11 +35,13 @@ connector = Connector(
             "impossible",
             "a row inside a file cannot be updated; only whole files are published",
             "write: replace, or a database as the sink (duckdb is a local one)",
+            "https://parquet.apache.org/docs/file-format/",
         ),
         Capability.WRITE_TIES: Support(
             "impossible",
             "rows that are read again cannot replace those of an earlier file",
             "a database as the sink with write: merge, or write: replace",
+            "https://parquet.apache.org/docs/file-format/",
         ),
         Capability.PROOF_DIGEST: FULL,
     },

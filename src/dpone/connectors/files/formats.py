@@ -435,6 +435,8 @@ def _json_problem(block: Block, schema: pa.Schema, where: str, *, strict: bool) 
         new = [key for key in row if strict and key not in schema.names]
         if new:
             return _new_key(new[0], f"line {number}", where)
+        if not _readable(line, pa.schema([])):
+            return _unreadable(line, number, where)
         if not _readable(line, schema):
             wrong = [field for field in schema if field.name in row and not _readable(line, pa.schema([field]))]
             if not wrong:
@@ -450,8 +452,21 @@ def _json_problem(block: Block, schema: pa.Schema, where: str, *, strict: bool) 
     return _not_json(where, number)
 
 
+def _unreadable(line: str, number: int, where: str) -> DataError:
+    """Valid JSON that pyarrow has no way to read, whatever the schema: the parser gives up on the whole line."""
+    pairs = _WRITTEN.decode(line.strip())
+    names = [key for key, value in pairs if not _readable("{" + f"{_dump(key)}:{_dump(value)}" + "}", pa.schema([]))]
+    if not names:
+        return _not_json(where, number)
+    return DataError(
+        f"{where}: line {number}, column {names[0]} has a number beyond the range of doubles, or a broken escape",
+        where=f"{where}, column {names[0]}",
+        remedy="write it as a string in the file, or leave the line out",
+    )
+
+
 def _readable(line: str, schema: pa.Schema) -> bool:
-    data = line.encode()
+    data = line.encode(errors="backslashreplace")  # half a surrogate pair, as the escape that it was
     try:
         _pyarrow_json(data, schema, "ignore")
     except pa.ArrowInvalid:
@@ -594,7 +609,24 @@ def parquet_schema(path: Path, where: str, unit: str = "") -> tuple[pa.Schema, p
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if twice:
             raise SchemaError(f"{where}: the column {twice[0]} is there twice", where=where, remedy="rename one")
-        return schema, file.metadata
+        return _with_meaning(schema, file), file.metadata
+
+
+# What pyarrow shows as mere bytes: https://parquet.apache.org/docs/file-format/types/logicaltypes/
+_BYTES_WITH_MEANING = ("Interval", "Geometry", "Geography")
+
+
+def _with_meaning(schema: pa.Schema, file: pq.ParquetFile) -> pa.Schema:
+    """The schema, its columns of such types marked as extensions that nobody here knows."""
+    leaves = [file.schema.column(index) for index in range(len(file.schema))]
+    for leaf in leaves:
+        kind = json.loads(leaf.logical_type.to_json())["Type"] if leaf.physical_type.endswith("BYTE_ARRAY") else ""
+        if kind in _BYTES_WITH_MEANING:
+            name = next(name for name in schema.names if f"{leaf.path}.".startswith(f"{name}."))
+            place = schema.get_field_index(name)
+            mark = {values.EXTENSION_NAME: f"type {kind.upper()} of Parquet"}
+            schema = schema.set(place, schema.field(place).with_metadata(mark))
+    return schema
 
 
 def _parquet(path: Path, unit: str) -> pq.ParquetFile:
@@ -693,7 +725,8 @@ def read_parquet(
     fine = any("[ns" in f"{column.native} {column.type}" for column in columns)
     unit, other = ("ns", "us") if fine else ("us", "ns")
     with _parquet(path, unit) as file:
-        missing = [column.name for column in columns if column.name not in file.schema_arrow.names]
+        there = frozenset(file.schema_arrow.names)  # asking for the schema makes it anew, which wide files feel
+        missing = [column.name for column in columns if column.name not in there]
         if missing:
             raise SchemaError(f"{where}: there is no column {missing[0]}", where=where, remedy="write the file again")
         picked = list(range(file.num_row_groups)) if groups is None else list(groups)
@@ -725,6 +758,8 @@ def _from_parquet(array: pa.Array, plain: Column, column: Column) -> pa.Array:
             )
     if plain.logical == "json" and pa.types.is_nested(array.type):
         array = values.as_json(array)
+    elif pa.types.is_timestamp(array.type) and pa.types.is_timestamp(column.type):
+        pass  # straight to the type asked for: years that milliseconds reach are not all in microseconds
     elif array.type != plain.type:
         decimal = pa.types.is_decimal(array.type) and pa.types.is_string(plain.type)
         array = _wide_decimal(array) if decimal else array.cast(plain.type)
@@ -815,18 +850,21 @@ def _header(columns: Sequence[Column], layout: Layout) -> bytes:
 
 
 def _assemble_parquet(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
-    schema = pa.schema(
-        [
-            pa.field(
-                column.name, column.type, metadata={values.LOGICAL: column.logical.encode()} if column.logical else None
-            )
-            for column in columns
-        ]
-    )
+    # In the units that Parquet has, so that the schema in the file says the same as its columns.
+    schema = arrow_schema(tuple(replace(column, type=values.stored(column.type)) for column in columns))
     codec = {"gzip": "gzip", "zstd": "zstd"}.get(layout.compression, "none")
     with pq.ParquetWriter(path, schema, compression=codec) as writer:
         for group in _groups(pieces, layout, columns):
-            writer.write_table(pa.Table.from_batches(group).cast(schema), row_group_size=GROUP_ROWS)
+            made = pa.Table.from_batches(group)
+            arrays = [_stored(column, made.column(index)) for index, column in enumerate(columns)]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=GROUP_ROWS)
+
+
+def _stored(column: Column, array: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return array.cast(values.stored(column.type))
+    except pa.ArrowInvalid as error:
+        raise _unwritable(column, "a time that 64 bits of milliseconds do not reach") from error
 
 
 def _groups(pieces: Sequence[Path], layout: Layout, columns: Sequence[Column]) -> Iterator[list[pa.RecordBatch]]:
@@ -889,8 +927,9 @@ def _json_bytes(batch: pa.RecordBatch, columns: Sequence[Column], layout: Layout
         name, key = f"c{index}", json.dumps(column.name, ensure_ascii=False).replace("'", "''")
         text, shape = _json_array(column, array)
         arrays[name] = text
-        parts.append(f"'{',' if index else ''}{key}:' || coalesce({shape.format(name)}, 'null')")
-    lines = values.one(values.sql(f"SELECT '{{' || {' || '.join(parts)} || '}}' || chr(10) AS v FROM t", arrays)["v"])
+        parts.append(f"'{',' if index else ''}{key}:', coalesce({shape.format(name)}, 'null')")
+    # Not a chain of ||, which is as deep as it is long: DuckDB bounds the depth of an expression.
+    lines = values.one(values.sql(f"SELECT concat('{{', {', '.join(parts)}, '}}', chr(10)) AS v FROM t", arrays)["v"])
     lines = lines.cast(pa.string())
     _, offsets, data = lines.buffers()
     bounds = memoryview(offsets).cast("i")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from dpone.arrow.digest import digest, undigestible
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import type_name
 from dpone.connectors.files import formats, values
 from dpone.connectors.files.config import STATE, FilesConfig, Layout, is_pattern, visible
@@ -56,7 +57,8 @@ class FilesTypes:
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The type's name, with what a reader has to know."""
         del schema
-        name = type_name(column.type, column.logical)
+        type_ = values.stored(column.type) if self._format == "parquet" else column.type
+        name = type_name(type_, column.logical)
         if pa.types.is_nested(column.type):
             return self._list(column, name)
         if self._format == "parquet":
@@ -90,7 +92,8 @@ class FilesTypes:
             return NativeType(name)
         if not undigestible(column):
             return NativeType(name, "exact" if self._format == "jsonl" else "widened", "a JSON array")
-        return NativeType(name, "refused", f"{self._format} has no exact form of {name}")
+        way_out = manifest_line(cast={column.name: "text"})
+        return NativeType(name, "refused", f"{self._format} has no exact form of {name}; read it as text: {way_out}")
 
 
 class FilesSink:
@@ -310,8 +313,8 @@ class FilesLoad:
 
     def _results(self) -> Results:
         """What the strategies' steps count, by the same names."""
-        known = tuple(column for column in self._proof if not undigestible(column))
-        whole = len(known) == len(self._proof)
+        known = tuple(column for column in self._spec.columns if not undigestible(column))
+        whole = len(known) == len(self._spec.columns)
         before = sum(map(self._count, self._there()))
         made = None
         if self._spec.proof == "digest":
@@ -450,8 +453,8 @@ def _columns(path: Path, layout: Layout) -> dict[str, str]:
     """The columns of a file: name to type, or to `any` where only a reader knows."""
     if layout.format == "parquet":
         schema, _ = formats.parquet_schema(path, path.name)
-        found = [values.canonical(field) for field in schema]
-        return {column.name: type_name(column.type, column.logical) for column in found}
+        found = [(field.type, values.canonical(field)) for field in schema]
+        return {column.name: type_name(values.with_unit(type_, column.type), column.logical) for type_, column in found}
     if layout.format == "csv":
         names, blocks = formats.csv_blocks(path, layout, path.name)
         blocks.close()

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dpone.arrow.digest import Digester, undigestible
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import parse_type, type_name
 from dpone.connectors.files import formats, values
 from dpone.connectors.files.config import is_pattern, parse_name, stem, visible
@@ -69,8 +70,6 @@ class FilesSource:
 
     def describe(self, stream: Stream) -> StreamSchema:
         """The columns: of Parquet as written, of text as `dpone.connectors.files.values.infer` finds them."""
-        if stream.filter:
-            raise ConfigError("filter: files cannot filter", remedy="filter in the sink", code="DP130")
         found = self._look(stream)
         columns = tuple(
             _declared(column, stream.casts[column.name], found.files[0]) if column.name in stream.casts else column
@@ -263,7 +262,8 @@ class FilesSource:
             here = tuple(values.canonical(field) for field in schema)
             if columns:
                 _same_columns(columns, here, file, files[0], self._config.types)
-            columns = columns or here
+            nullable = {column.name for column in (*columns, *here) if column.nullable}
+            columns = tuple(replace(column, nullable=column.name in nullable) for column in columns or here)
             groups.append(tuple(footer.row_group(index).num_rows for index in range(footer.num_row_groups)))
         return Found(files, columns, sum(map(sum, groups)), tuple(groups))
 
@@ -329,11 +329,13 @@ def _declared(column: Column, name: str, file: File) -> Column:
     """The column with the type that the settings or the stream say."""
     type_, logical = parse_type(name)
     if file.layout.format == "parquet":
-        if column.fidelity == "refused" or not values.castable(column.type, type_):
+        closed = column.fidelity == "refused" and not column.native.startswith(values.EXTENSION)
+        if closed or not values.castable(column.type, type_):
+            other = "" if closed else f"cast it to text, {manifest_line(cast={column.name: 'text'})}, or "
             raise ConfigError(
                 f"column {column.name}: {column.native} cannot be cast to {name} exactly",
                 where=f"column {column.name}",
-                remedy="cast it to text, or leave it as it is",
+                remedy=f"{other}leave it out: {manifest_line(exclude=[column.name])}",
                 code="DP105",
             )
         note = f"{column.native} cast to {name}"

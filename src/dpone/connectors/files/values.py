@@ -28,6 +28,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dpone.arrow.fidelity import manifest_line
+from dpone.arrow.types import LOGICAL, type_name
 from dpone.sdk import Column
 
 _DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -43,7 +45,6 @@ _FLOAT = r"(?i)^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infini
 
 _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31: what ISO 8601 writes in four digits
 _UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-LOGICAL = b"dpone.logical"  # metadata of an Arrow field: its logical type
 _local = threading.local()
 
 
@@ -288,14 +289,18 @@ def check_years(array: pa.Array) -> None:
 # -- Arrow types, as Parquet has them ---------------------------------------------------------------------------
 
 
-def canonical(field: pa.Field) -> Column:
+def canonical(field: pa.Field) -> Column:  # noqa: PLR0911 - one answer per family
     """The column that a Parquet (Arrow) field is read as."""
     name, native = field.name, str(field.type)
     logical: Any = (field.metadata or {}).get(LOGICAL, b"").decode()
     type_ = field.type
     if isinstance(type_, pa.BaseExtensionType):
         logical = {"arrow.uuid": "uuid", "arrow.json": "json"}.get(type_.extension_name, "")
-        return Column(name, pa.string(), field.nullable, logical, native) if logical else _refused(name, native)
+        if logical:
+            return Column(name, pa.string(), field.nullable, logical, native)
+        return _extension(field, type_.extension_name, type_.storage_type)
+    if unknown := (field.metadata or {}).get(EXTENSION_NAME, b""):  # one that pyarrow has no class for
+        return _extension(field, unknown.decode(), type_)
     plain = _plain(type_)
     if plain is not None:
         known: Any = logical if logical in ("json", "uuid") and pa.types.is_string(plain) else ""
@@ -303,7 +308,7 @@ def canonical(field: pa.Field) -> Column:
             return Column(name, plain, field.nullable, known, native)
         note = "more than 38 digits: its exact text" if pa.types.is_decimal(type_) else ""
         return Column(name, plain, field.nullable, known, native, fidelity="widened", note=note)
-    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+    if _is_list(type_):
         item = _plain(type_.value_type)
         if item is not None and _same_kind(item, type_.value_type):
             return Column(name, pa.list_(item), field.nullable, native=native)
@@ -312,13 +317,54 @@ def canonical(field: pa.Field) -> Column:
     return _refused(name, native)
 
 
+def _is_list(type_: pa.DataType) -> bool:
+    """Not a list view: pyarrow 26 reads one from Parquet as an array that is not valid."""
+    types = pa.types
+    return bool(types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_))
+
+
+def stored(type_: pa.DataType) -> pa.DataType:
+    """The type that Parquet stores for a canonical one: it has no seconds, which become milliseconds.
+
+    https://parquet.apache.org/docs/file-format/types/logicaltypes/#timestamp
+    """
+    if pa.types.is_list(type_):
+        return pa.list_(stored(type_.value_type))
+    if pa.types.is_timestamp(type_) and type_.unit == "s":
+        return pa.timestamp("ms", type_.tz)
+    return pa.time32("ms") if type_ == pa.time32("s") else type_
+
+
+def with_unit(type_: pa.DataType, plain: pa.DataType) -> pa.DataType:
+    """The canonical type of a Parquet field with the unit that is stored; `canonical` knows none above microseconds."""
+    if _is_list(type_) and pa.types.is_list(plain):
+        return pa.list_(with_unit(type_.value_type, plain.value_type))
+    if pa.types.is_timestamp(plain):
+        return pa.timestamp(type_.unit, plain.tz)
+    return type_ if pa.types.is_time(plain) else plain
+
+
 def _same_kind(item: pa.DataType, type_: pa.DataType) -> bool:
     return not (pa.types.is_string(item) and (pa.types.is_decimal(type_) or pa.types.is_null(type_)))
 
 
 def _refused(name: str, native: str) -> Column:
-    note = f"{native} has no exact form here; leave it out: columns: {{exclude: [{name}]}}"
+    note = f"{native} has no exact form here; leave it out: {manifest_line(exclude=[name])}"
     return Column(name, pa.string(), native=native, fidelity="refused", note=note)
+
+
+EXTENSION_NAME = b"ARROW:extension:name"
+EXTENSION = "extension "  # Column.native begins with it: a type of somebody's own over a type that dpone knows
+
+
+def _extension(field: pa.Field, named: str, storage: pa.DataType) -> Column:
+    """A type that only its authors know is refused; what it is stored as can be read by saying so."""
+    native, plain = f"{EXTENSION}{named}", _plain(storage)
+    if plain is None:
+        return _refused(field.name, native)
+    way_out = manifest_line(cast={field.name: type_name(plain)})
+    note = f"dpone does not know the {native}; what it is stored as is read by {way_out}"
+    return Column(field.name, plain, field.nullable, native=native, fidelity="refused", note=note)
 
 
 def _plain(type_: pa.DataType) -> pa.DataType | None:  # noqa: C901, PLR0911 - one answer per family
@@ -355,7 +401,7 @@ def _jsonable(type_: pa.DataType) -> bool:
         return type_.num_fields > 0 and all(_jsonable(field.type) for field in type_)
     if types.is_map(type_):
         return types.is_string(type_.key_type) and _jsonable(type_.item_type)
-    if types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_):
+    if _is_list(type_):
         return _jsonable(type_.value_type)
     scalar = types.is_boolean(type_) or types.is_integer(type_) or types.is_date32(type_) or types.is_timestamp(type_)
     return bool(scalar or types.is_string(type_) or types.is_large_string(type_) or types.is_float64(type_))

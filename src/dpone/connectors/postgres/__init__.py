@@ -11,6 +11,7 @@ connector = Connector(
     config="dpone.connectors.postgres.config:PostgresConfig",
     source="dpone.connectors.postgres.source:PostgresSource",
     sink="dpone.connectors.postgres.sink:PostgresSink",
+    harness="dpone.connectors.postgres.harness:PostgresHarness",
     default_schema="public",
     extra="postgres",
     capabilities={

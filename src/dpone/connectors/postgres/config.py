@@ -9,15 +9,16 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from dpone.errors import ConfigError
 
-_QUERY = ("sslmode", "sslrootcert", "connect_timeout", "create_schema")
+_QUERY = ("sslmode", "sslrootcert", "connect_timeout", "read_timeout", "create_schema")
 
 
 class PostgresConfig(BaseModel):
     """How to reach one PostgreSQL database, as source or sink.
 
-    `connect_timeout` is in seconds and holds for each address the host name resolves to. `create_schema` lets a
-    sink create the target's schema. The environment variables of libpq (PGHOST, PGPASSWORD, ...) fill no setting
-    of this model; `sslmode` and `sslrootcert` are those of
+    `connect_timeout` is in seconds and holds for each address the host name resolves to. `read_timeout` is how many
+    seconds the link may stand still while rows are on their way; a server that is busy has all the time.
+    `create_schema` lets a sink create the target's schema. The environment variables of libpq (PGHOST, PGPASSWORD, ...)
+    fill no setting of this model; `sslmode` and `sslrootcert` are those of
     https://www.postgresql.org/docs/current/libpq-ssl.html
     """
 
@@ -31,6 +32,7 @@ class PostgresConfig(BaseModel):
     sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     sslrootcert: str | None = None
     connect_timeout: int = Field(default=8, ge=1, description="seconds")
+    read_timeout: int = Field(default=300, ge=1, description="seconds in which no row moves, and the server waits too")
     create_schema: bool = Field(default=False, description="a sink creates the target's schema when it is missing")
 
     @property

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
 
 from dpone.arrow.digest import undigestible
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import UTC, type_name
 from dpone.errors import ConfigError
 from dpone.sdk import Column, Fidelity, NativeType, Table
@@ -49,6 +50,20 @@ _TEXT_IS_OUTPUT = frozenset(
 # types without an input function (https://www.postgresql.org/docs/current/datatype-oid.html).
 _UNPORTABLE = re.compile(r"(pg_catalog\.)?(reg\w+|pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list|aclitem|cid)")
 
+# What a type is made of in the end, by its name in pg_type: those that Arrow has a type for, and those whose text
+# output is known to hold the whole value. A type that is in neither (of an extension, or made with CREATE TYPE and its
+# own functions) may write a text that is not all of its value: https://www.postgresql.org/docs/current/sql-createtype.html
+_BUILT_IN = re.compile(
+    r"bool|int[248]|float[48]|numeric|money|text|varchar|bpchar|char|name|bytea|bit|varbit|uuid|jsonb?|jsonpath|xml|"
+    r"date|timetz|time|timestamptz|timestamp|interval|inet|cidr|macaddr8?|tsvector|tsquery|"
+    r"point|line|lseg|box|path|polygon|circle|oid|reg\w+|xid8?|[ct]id|pg_lsn|pg_snapshot|txid_snapshot|refcursor|"
+    r"aclitem|pg_node_tree|pg_ndistinct|pg_dependencies|pg_mcv_list"
+)
+_OF_EXTENSIONS = frozenset(
+    {("citext", "citext"), ("hstore", "hstore"), *(("ltree", name) for name in ("ltree", "lquery", "ltxtquery"))}
+)
+_MADE_OF_KNOWN = "ecrm"  # pg_type.typtype: enumerated, composite, range, multirange; their text is that of their parts
+
 NO_LIST = "!"  # what `read` selects for an array that an Arrow list cannot hold; no JSON text is equal to it
 _EPOCH = 946_684_800_000_000  # PostgreSQL counts microseconds from 2000-01-01, the digest from 1970-01-01
 _NAN = 0x7FF8000000000000
@@ -77,7 +92,10 @@ def modifier(native: str) -> tuple[int, ...]:
 
 
 def canonical(native: str) -> Canonical:
-    """The Arrow form of a type. Whatever Arrow has no exact type for travels as PostgreSQL's own text of it."""
+    """The Arrow form of a type. Whatever Arrow has no exact type for travels as PostgreSQL's own text of it.
+
+    That the text holds the whole value is for `known` to say.
+    """
     name = family(native)
     if name in _PLAIN:
         return Canonical(_PLAIN[name])
@@ -90,6 +108,16 @@ def canonical(native: str) -> Canonical:
     if name.endswith("[]") and (element := _element(native)):
         return Canonical(pa.list_(element.type), "", element.fidelity, element.note)
     return Canonical(pa.string(), "", "widened", f"{native} has no Arrow type: read as text")
+
+
+def known(kind: str, schema: str, name: str, extension: str) -> bool:
+    """Whether the text output of a type holds its whole value, by what the catalog says of it.
+
+    `kind` is `pg_type.typtype` of what is left of the type below its domains and arrays; `schema` and `name` are of it
+    too, and `extension` is the one that it belongs to, or empty.
+    """
+    built_in = schema == "pg_catalog" and _BUILT_IN.fullmatch(name) is not None
+    return kind in _MADE_OF_KNOWN or built_in or (extension, name) in _OF_EXTENSIONS
 
 
 def portable(native: str) -> bool:
@@ -119,6 +147,7 @@ class PostgresDialect(Dialect):
     bigint = "bigint"
     # https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
     identifier_bytes = 63
+    most_columns = 1600  # https://www.postgresql.org/docs/current/limits.html
     arrival = "_dpone_row"
     arrival_ddl = "_dpone_row bigint GENERATED ALWAYS AS IDENTITY"
     placeholder = "%s"
@@ -140,7 +169,9 @@ class PostgresDialect(Dialect):
     def native(self, column: Column, schema: str = "") -> NativeType:
         """The type a column is stored as. An enumerated type that is kept lives in the target's schema."""
         if not column.kept:
-            return _native(column.type, column.logical)
+            found = _native(column.type, column.logical)
+            way_out = f"; read it as {manifest_line(cast={column.name: 'json'})}" if found.fidelity == "refused" else ""
+            return replace(found, note=found.note + way_out)
         if column.enum and schema:
             mark = "[]" if column.native.endswith("[]") else ""
             return NativeType(f"{self.quote(schema)}.{self.quote(type_parts(column.native)[1])}{mark}")
@@ -301,8 +332,7 @@ def _native(type_: pa.DataType, logical: str) -> NativeType:  # noqa: PLR0911 - 
     if pa.types.is_list(type_) and not pa.types.is_nested(type_.value_type):
         element = _native(type_.value_type, "")
         return NativeType(f"{element.sql}[]", element.fidelity, element.note)
-    note = f"{type_name(type_)} has no type in PostgreSQL; cast the column to json or text"
-    return NativeType("text", "refused", note)
+    return NativeType("text", "refused", f"{type_name(type_)} has no type in PostgreSQL")
 
 
 _NATIVE: dict[pa.DataType, NativeType] = {
@@ -450,6 +480,7 @@ __all__ = [
     "castable",
     "digest_query",
     "family",
+    "known",
     "lock_number",
     "portable",
     "type_parts",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psycopg
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.errors import (
     AuthError,
     ConfigError,
@@ -95,6 +96,10 @@ _CONNECTING: tuple[tuple[str, _Meaning], ...] = (
 )
 
 
+# libpq says it in three lines, the last of which says nothing by itself.
+_CLOSED = re.compile("server closed the connection|connection to server was lost|reset by peer|unexpected eof")
+
+
 def translate(
     error: psycopg.Error, act: str, side: Side, *, columns: Sequence[str] = (), connecting: bool = False
 ) -> DponeError:
@@ -116,7 +121,7 @@ def translate(
         if column:
             message = f"{act}, column {column}: {said}"
             if state[:2] == "22":
-                remedy = f"{meaning.remedy}: columns: {{cast: {{{column}: text}}}}"
+                remedy = f"{meaning.remedy}: {manifest_line(cast={column: 'text'})}"
     return kind(message, remedy=remedy, retryable=retryable)
 
 
@@ -124,9 +129,10 @@ def _said(error: psycopg.Error, meaning: _Meaning, *, connecting: bool) -> str:
     state = error.sqlstate
     if state is None:
         # libpq's own words hold host, port and user, never the password or a row.
-        text = [
-            line.strip() for line in str(error).splitlines() if line.strip() and "Is the server running" not in line
-        ]
+        whole = str(error)
+        if meaning is _UNREACHABLE and _CLOSED.search(whole):
+            return "the server closed the connection"
+        text = [line.strip() for line in whole.splitlines() if line.strip() and "Is the server running" not in line]
         return text[-1 if connecting else 0] if text else "the connection is gone"
     text_of = error.diag.message_primary
     if meaning.quote and text_of:

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import pq
 
+from dpone import stopping
 from dpone.connectors.postgres.dialect import PostgresDialect, digest_query
 from dpone.connectors.postgres.errors import Side, translate
+from dpone.connectors.postgres.waiting import Connection, Waits
 from dpone.connectors.postgres.wire import CHUNK, MARK, Parser, Writer
-from dpone.errors import ConfigError, DponeError
+from dpone.errors import ConfigError, DponeError, ResourceError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 from dpone.sql.sink import SLICE
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from dpone.connectors.postgres.config import PostgresConfig
 
 _OLDEST = 120000
+_ENDING = 10.0  # seconds that the server has to end a COPY that nobody reads on
 _SETTINGS = {
     "search_path": "",
     "TimeZone": "UTC",
@@ -62,6 +65,7 @@ class PostgresSession:
         self.dialect: Dialect = PostgresDialect()
         self._config = config
         self._side: Side = side
+        self._stop = stopping.current()
         self._connection = self._connect()
         self._utf8 = self._connection.info.parameter_status("server_encoding") in ("UTF8", "SQL_ASCII")
         self._backend = 0
@@ -86,7 +90,7 @@ class PostgresSession:
         parse = Parser(columns)
         act = f"reading from {self._config.identity}"
         with self._translated(act):
-            for chunk in _copy_out(self._connection.pgconn, f"COPY ({sql}) TO STDOUT (FORMAT csv)"):
+            for chunk in _copy_out(self._connection, f"COPY ({sql}) TO STDOUT (FORMAT csv)", self._waits(act)):
                 yield parse(chunk)
 
     def digest(self, relation: str, columns: Sequence[Column]) -> Digest:
@@ -100,11 +104,18 @@ class PostgresSession:
         quoted = ", ".join(self.dialect.quote(name) for name in [*names, SLICE])
         sql = f"COPY {self.dialect.table(table)} ({quoted}) FROM STDIN (FORMAT csv)"
         write = Writer(columns, ordinal)
-        with self._translated(f"writing to {table}", names), self._connection.cursor() as cursor:
+        act = f"writing to {table}"
+        with (
+            self._translated(act, names),
+            self._connection.waiting(self._waits(act)) as waits,
+            self._connection.cursor() as cursor,
+        ):
             with cursor.copy(sql.encode()) as copy:
+                waits.moving = True
                 for batch in batches:
                     for text in write(batch):
                         copy.write(text)
+                waits.moving = False  # the server has it all, and may take its time
             return cursor.rowcount
 
     def begin(self) -> None:
@@ -149,7 +160,41 @@ class PostgresSession:
 
     # -- plumbing ----------------------------------------------------------------------------------------------
 
-    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def _waits(self, act: str) -> Waits:
+        limit = self._config.read_timeout
+
+        def stalled() -> DponeError | None:
+            if self._works():
+                return None
+            kind = SourceUnavailable if self._side == "source" else SinkUnavailable
+            return kind(
+                f"{act}: no byte moved for {limit} seconds, and the server does not say that it is busy",
+                remedy="check the network between here and the server; read_timeout is the number of seconds",
+                retryable=True,
+            )
+
+        return Waits(self._stop, limit, stalled)
+
+    def _works(self) -> bool:
+        """Whether the server itself, asked by another connection, is busy with our statement, and not with the link.
+
+        https://www.postgresql.org/docs/current/monitoring-stats.html#WAIT-EVENT-CLIENT-TABLE
+        """
+        idle = "state <> 'disabled' AND (state <> 'active' OR wait_event_type = 'Client')"
+        try:
+            with contextlib.closing(self._connect()) as other:
+                waits = Waits(self._stop, 0, lambda: None)
+                waits.end(self._config.connect_timeout)
+                with other.waiting(waits):
+                    sql = f"SELECT ({idle}) IS TRUE FROM pg_stat_activity WHERE pid = {self._backend:d}"
+                    rows = other.execute(sql.encode()).fetchall()
+        except ResourceError:  # it is there, and has no connection left
+            return True
+        except (psycopg.Error, DponeError):
+            return False
+        return rows == [(False,)]
+
+    def _connect(self) -> Connection:
         config = self._config
         settings: dict[str, Any] = {
             "host": config.host,
@@ -174,7 +219,7 @@ class PostgresSession:
             "keepalives_count": 3,
         }
         try:
-            return psycopg.Connection.connect(
+            return Connection.connect(
                 **settings, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor
             )
         except psycopg.Error as error:
@@ -254,31 +299,33 @@ def _verb(sql: str) -> str:
 # -- reading -----------------------------------------------------------------------------------------------------
 
 
-def _copy_out(pgconn: pq.abc.PGconn, sql: str) -> Iterator[memoryview]:
+def _copy_out(connection: Connection, sql: str, waits: Waits) -> Iterator[memoryview]:
     """The data of COPY TO STDOUT in chunks of whole rows, each after a `MARK`.
 
     Each CopyData message is one row: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
     Raises psycopg errors, also for one that arrives after the data. A consumer that stops early ends the COPY.
     """
+    pgconn = connection.pgconn
     with selectors.DefaultSelector() as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ)
-        pgconn.send_query(sql.encode())
-        _flush(pgconn)
-        result = _result(pgconn, selector)
-        if result is None or result.status != pq.ExecStatus.COPY_OUT:
-            _finish(pgconn, selector, result)
-            raise psycopg.InterfaceError("the server did not start a COPY")
         done = False
         try:
-            yield from _chunks(pgconn, selector)
+            pgconn.send_query(sql.encode())
+            _flush(pgconn, waits)
+            result = _result(pgconn, selector, waits)
+            if result is None or result.status != pq.ExecStatus.COPY_OUT:
+                done = True
+                _finish(pgconn, selector, waits, result)
+                raise psycopg.InterfaceError("the server did not start a COPY")
+            yield from _chunks(pgconn, selector, waits)
             done = True
-            _finish(pgconn, selector, None)
+            _finish(pgconn, selector, waits, None)
         finally:
             if not done:
-                _stop(pgconn, selector)
+                _stop(connection, selector, waits)
 
 
-def _chunks(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector) -> Iterator[memoryview]:
+def _chunks(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, waits: Waits) -> Iterator[memoryview]:
     last: deque[tuple[int, memoryview]] = deque(maxlen=1)
     # All of this runs in C: take a message, note it in `last`, keep its data, until a call gives none.
     calls = iter(functools.partial(pgconn.get_copy_data, 1), None)
@@ -288,12 +335,13 @@ def _chunks(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector) -> Iterator
         buffer.writelines(itertools.takewhile(operator.truth, data))
         ended = last[0][0] == -1  # 0: nothing more has arrived, -1: the COPY has ended
         size = buffer.tell() - len(MARK)
+        waits.moving = waits.moving or size > 0
         if size and (ended or size >= CHUNK):
             yield buffer.getbuffer()
             buffer = _buffer()
         if ended:
             return
-        selector.select()
+        waits.select(selector)
         pgconn.consume_input()
 
 
@@ -303,22 +351,24 @@ def _buffer() -> io.BytesIO:
     return buffer
 
 
-def _flush(pgconn: pq.abc.PGconn) -> None:
+def _flush(pgconn: pq.abc.PGconn, waits: Waits) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(pgconn.socket, selectors.EVENT_READ | selectors.EVENT_WRITE)
         while pgconn.flush():
-            selector.select()
+            waits.select(selector)
             pgconn.consume_input()
 
 
-def _result(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector) -> pq.abc.PGresult | None:
+def _result(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, waits: Waits) -> pq.abc.PGresult | None:
     while pgconn.is_busy():
-        selector.select()
+        waits.select(selector)
         pgconn.consume_input()
     return pgconn.get_result()
 
 
-def _finish(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, result: pq.abc.PGresult | None) -> None:
+def _finish(
+    pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, waits: Waits, result: pq.abc.PGresult | None
+) -> None:
     """Take what is left of the command. Raises the error that it ended with, if it did."""
     failed = None
     ended = False
@@ -327,7 +377,7 @@ def _finish(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, result: pq.
             ended = ended or result.status == pq.ExecStatus.COMMAND_OK
             if result.status == pq.ExecStatus.FATAL_ERROR:
                 failed = failed or result
-        result = _result(pgconn, selector)
+        result = _result(pgconn, selector, waits)
         if result is None:
             break
     if failed is not None:
@@ -336,18 +386,22 @@ def _finish(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector, result: pq.
         raise psycopg.OperationalError("the COPY ended without the server's word that it is complete")
 
 
-def _stop(pgconn: pq.abc.PGconn, selector: selectors.BaseSelector) -> None:
+def _stop(connection: Connection, selector: selectors.BaseSelector, waits: Waits) -> None:
     """End a COPY that nobody reads on, so that the session can be used again; close it when that fails."""
+    pgconn = connection.pgconn
     if pgconn.status != pq.ConnStatus.OK:
         return
+    waits.end(_ENDING)
     try:
-        pgconn.get_cancel().cancel()
-        while pgconn.get_copy_data(0)[0] > 0:
-            pass
-        _finish(pgconn, selector, None)
+        connection.cancel_safe(timeout=waits.left)
+        while (size := pgconn.get_copy_data(1)[0]) >= 0:
+            if size == 0:
+                waits.select(selector)
+                pgconn.consume_input()
+        _finish(pgconn, selector, waits, None)
     except psycopg.errors.QueryCanceled:
         pass
-    except psycopg.Error:
+    except (psycopg.Error, DponeError):
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             pgconn.finish()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
 from dpone.connectors.postgres.session import PostgresSession
 from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
@@ -216,7 +217,8 @@ class SinkDialect(PostgresDialect):
         if key not in self._known:
             self._known[key] = self._lacking(column, schema)
         if self._known[key]:
-            return replace(found, fidelity="refused", note=self._known[key])
+            way_out = f"create it there, or read the column as text: {manifest_line(cast={column.name: 'text'})}"
+            return replace(found, fidelity="refused", note=f"{self._known[key]}; {way_out}")
         # The same words whether it is there by now or not: a plan must not change by the load that it began.
         return replace(found, note=f"made if missing: {_create_type(self, column, schema)}") if column.enum else found
 
@@ -260,7 +262,7 @@ class PostgresClaim(SqlClaim):
             raise SchemaError(
                 f"column {column.name}: {why}",
                 remedy="create the type or its extension there, with the labels of the source in their order, or read "
-                f"it as text: columns: {{cast: {{{column.name}: text}}}}",
+                f"it as text: {manifest_line(cast={column.name: 'text'})}",
                 code="DP406",
             )
         if column.enum and not session.rows(_LABELS, (schema, table.name)):

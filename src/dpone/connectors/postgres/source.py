@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dpone.connectors.postgres.dialect import canonical, castable, family, portable
+from dpone.arrow.fidelity import manifest_line
+from dpone.connectors.postgres.dialect import canonical, castable, family, known, portable
 from dpone.connectors.postgres.session import PostgresSession
 from dpone.errors import ConflictError, DataError, PermissionDenied, SchemaError
 from dpone.sdk import Column, Stream, StreamSchema, Table, Window
-from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, split_name
+from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, join_name, split_name
 
 if TYPE_CHECKING:
     from dpone.connectors.postgres.config import PostgresConfig
@@ -43,7 +43,9 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am am
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
-# A domain is followed down to the type it is over; its array likewise stays as it is.
+# A domain is followed down to the type it is over (base); its array likewise stays as it is. Below arrays and their
+# domains is what a type is made of in the end (core). Since version 18 rows from before a NOT NULL may have NULL, until
+# it is validated: https://www.postgresql.org/docs/18/sql-altertable.html
 _COLUMNS = """
 WITH RECURSIVE base AS (
     SELECT a.attnum, a.atttypid AS type, a.atttypmod AS modifier FROM pg_attribute a
@@ -51,16 +53,30 @@ WITH RECURSIVE base AS (
   UNION ALL
     SELECT b.attnum, t.typbasetype, CASE WHEN t.typtypmod >= 0 THEN t.typtypmod ELSE b.modifier END
     FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+), core AS (
+    SELECT attnum, type FROM base JOIN pg_type t ON t.oid = type WHERE t.typtype <> 'd'
+  UNION ALL
+    SELECT c.attnum, CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.typelem END FROM core c
+    JOIN pg_type t ON t.oid = c.type WHERE t.typtype = 'd' OR (t.typelem <> 0 AND t.typlen = -1)
 )
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(b.type, b.modifier), a.attnotnull,
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(b.type, b.modifier),
+       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint n WHERE n.conrelid = a.attrelid AND n.contype = 'n'
+                                    AND NOT n.convalidated AND n.conkey = ARRAY[a.attnum]),
        CASE WHEN e.typtype = 'e' THEN
            (SELECT array_agg(l.enumlabel ORDER BY l.enumsortorder) FROM pg_enum l WHERE l.enumtypid = e.oid) END,
        a.attndims, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
        coalesce((SELECT CASE WHEN co.collname = 'default' THEN d.datcollate ELSE co.collname END
                  FROM pg_collation co, pg_database d
-                 WHERE co.oid = a.attcollation AND d.datname = current_database()), '')
+                 WHERE co.oid = a.attcollation AND d.datname = current_database()), ''),
+       x.typtype::text, xn.nspname, x.typname,
+       coalesce((SELECT ext.extname FROM pg_depend dep JOIN pg_extension ext ON ext.oid = dep.refobjid
+                 WHERE dep.classid = 'pg_type'::regclass AND dep.objid = x.oid AND dep.deptype = 'e'
+                   AND dep.refclassid = 'pg_extension'::regclass), '')
 FROM pg_attribute a
 JOIN base b ON b.attnum = a.attnum
+JOIN core c ON c.attnum = a.attnum
+JOIN pg_type x ON x.oid = c.type AND x.typtype <> 'd' AND NOT (x.typelem <> 0 AND x.typlen = -1)
+JOIN pg_namespace xn ON xn.oid = x.typnamespace
 JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'
 LEFT JOIN pg_type e ON e.oid = CASE WHEN t.typelem <> 0 AND t.typlen = -1 THEN t.typelem ELSE t.oid END
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
@@ -104,7 +120,10 @@ class _Relation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A column as the catalog has it. `base` is the type below all domains."""
+    """A column as the catalog has it. `base` is the type below all domains.
+
+    `core` is what is below all arrays and their domains too: its kind, schema, name and extension, for `known`.
+    """
 
     name: str
     native: str
@@ -114,6 +133,7 @@ class _Found:
     dimensions: int
     readable: bool
     collation: str
+    core: tuple[str, str, str, str]
 
 
 class PostgresSource:
@@ -216,11 +236,25 @@ class PostgresSource:
 
     def _found(self, relation: _Relation) -> list[_Found]:
         rows = self._session().rows(_COLUMNS, (relation.oid, relation.oid))
-        enforced = relation.kind in "rp"  # a foreign table only says NOT NULL
-        return [
-            _Found(name, native, base, not_null and enforced, tuple(labels or ()), dimensions, readable, collation)
-            for name, native, base, not_null, labels, dimensions, readable, collation in rows
-        ]
+        # A foreign table only says NOT NULL, and a table that inherits may have dropped it.
+        enforced = relation.kind == "p" or (relation.kind == "r" and not relation.parent)
+        found = []
+        for name, native, base, not_null, labels, dimensions, readable, collation, *core in rows:
+            kind, schema, below, extension = core
+            found.append(
+                _Found(
+                    name=name,
+                    native=native,
+                    base=base,
+                    not_null=not_null and enforced,
+                    labels=tuple(labels or ()),
+                    dimensions=dimensions,
+                    readable=readable,
+                    collation=collation,
+                    core=(kind, schema, below, extension),
+                )
+            )
+        return found
 
     def _columns(self, stream: Stream, table: Table, relation: _Relation) -> tuple[Column, ...]:
         found = {column.name: column for column in self._found(relation)}
@@ -334,6 +368,14 @@ def _column(stream: Stream, found: _Found) -> Column:
     nullable = not found.not_null
     if stream.keep_native and portable(found.base):
         return Column(found.name, canonical("text").type, nullable, native=found.native, kept=True, enum=_enum(found))
+    if not known(*found.core):
+        extension = found.core[3]
+        whose = f"a type of the extension {extension}" if extension else "a type of its own"
+        note = (
+            f"{found.native} is {whose}, and whether its text holds the whole value is not known; if it does, read it "
+            f"as {manifest_line(cast={found.name: 'text'})}"
+        )
+        return Column(found.name, canonical("text").type, nullable, native=found.base, fidelity="refused", note=note)
     form = canonical(found.base)
     if found.dimensions > 1 and form.type != canonical("text").type:
         note = f"{found.native} is declared with {found.dimensions} dimensions: read as text"
@@ -357,7 +399,7 @@ def _cast(stream: Stream, column: Column, found: _Found) -> Column:
     if not castable(found.base, column.type, column.logical):
         raise SchemaError(
             f"{stream.name}: column {column.name} is a {found.base}, which cannot be read as {wanted}",
-            remedy=f"columns: {{cast: {{{column.name}: text}}}} is always possible",
+            remedy=f"{manifest_line(cast={column.name: 'text'})} is always possible",
             code="DP404",
         )
     return replace(column, native=found.base)
@@ -367,11 +409,4 @@ def _enum(found: _Found) -> tuple[str, ...]:
     return found.labels if found.native == found.base else ()
 
 
-def join_name(table: Table) -> str:
-    """The name as `split_name` reads it, quoted only where it must be."""
-    return ".".join(
-        '"' + part.replace('"', '""') + '"' if re.search(r'[".]', part) else part for part in (table.schema, table.name)
-    )
-
-
-__all__ = ["PostgresSource", "join_name"]
+__all__ = ["PostgresSource"]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import UTC, arrow_schema
 from dpone.connectors.postgres.dialect import NO_LIST
 from dpone.errors import DataError
@@ -81,7 +82,7 @@ class Parser:
         if pc.any(pc.equal(values, NO_LIST)).as_py():
             raise DataError(
                 f"column {column.name}: an array has several dimensions, or does not begin at index 1",
-                remedy=f"columns: {{cast: {{{column.name}: text}}}} reads the arrays as text",
+                remedy=f"{manifest_line(cast={column.name: 'text'})} reads the arrays as text",
                 code="DP414",
             )
         element = column.type.value_type
@@ -90,10 +91,18 @@ class Parser:
             self._duckdb = duckdb.connect(":memory:", config={"threads": 1})
         self._duckdb.register("arrays", pa.table({"j": values}))
         parsed = self._duckdb.sql(f"SELECT from_json_strict(j, '[\"{kind}\"]') AS v FROM arrays").to_arrow_table()
+        lists = parsed.column(0).combine_chunks()
         try:
-            return parsed.column(0).combine_chunks().cast(column.type)
+            return _times(lists, column.type) if pa.types.is_time(element) else lists.cast(column.type)
         except pa.ArrowInvalid:
             raise _unreadable(column) from None
+
+
+def _times(lists: pa.ListArray, type_: pa.DataType) -> pa.Array:
+    """Lists of texts as lists of times: Arrow casts texts to timestamps, and those to times."""
+    stamps = pc.binary_join_element_wise("1970-01-01 ", lists.values, "").cast(pa.timestamp(type_.value_type.unit))
+    missing = lists.is_null() if lists.null_count else None
+    return pa.ListArray.from_arrays(lists.offsets, stamps.cast(type_.value_type), type_, mask=missing)
 
 
 def _wire_type(column: Column) -> pa.DataType:
@@ -105,7 +114,7 @@ def _wire_type(column: Column) -> pa.DataType:
 def _unreadable(column: Column) -> DataError:
     return DataError(
         f"column {column.name}: a value of {column.native or 'its type'} does not fit {column.type}",
-        remedy=f"columns: {{cast: {{{column.name}: text}}}} reads it as text; infinity, NaN, BC dates and years "
+        remedy=f"{manifest_line(cast={column.name: 'text'})} reads it as text; infinity, NaN, BC dates and years "
         "after 9999 have no other form",
         code="DP414",
     )
@@ -180,7 +189,7 @@ def _writable(column: Column, array: pa.Array) -> pa.Array:
 def _moment(column: Column, array: pa.Array) -> pa.Array:
     type_ = array.type
     if pa.types.is_time(type_):
-        return array.cast(pa.time64("us"), safe=False)  # below a microsecond is cut: the plan calls it lossy
+        return _clock(column, array.cast(pa.time64("us"), safe=False))  # the plan calls it lossy below a microsecond
     if pa.types.is_date(type_):
         array, low, high = array.cast(pa.date32()), _FIRST, _LAST
         numbers = array.view(pa.int32())
@@ -198,6 +207,23 @@ def _moment(column: Column, array: pa.Array) -> pa.Array:
     if bounds["min"].is_valid and (bounds["min"].as_py() < low or bounds["max"].as_py() > high):
         raise _out_of_range(column)
     return array
+
+
+def _clock(column: Column, array: pa.Array) -> pa.Array:
+    """Times; the text of the latest one, 24:00:00, is not one that Arrow writes."""
+    count = array.view(pa.int64())
+    bounds = pc.min_max(count).as_py()
+    if bounds["min"] is None or 0 <= bounds["min"] <= bounds["max"] < _DAY:
+        return array
+    if bounds["min"] < 0 or bounds["max"] > _DAY:
+        raise DataError(
+            f"column {column.name}: a time lies outside of 00:00:00 to 24:00:00",
+            remedy=f"{manifest_line(exclude=[column.name])} leaves the column out; correct it at the source",
+            code="DP414",
+        )
+    latest = pc.equal(count, _DAY)
+    rest = pc.if_else(latest, pa.scalar(0, pa.int64()), count).view(array.type).cast(pa.string())
+    return pc.if_else(latest, "24:00:00", rest)
 
 
 def _out_of_range(column: Column) -> DataError:

@@ -12,6 +12,7 @@ connector = Connector(
     config="dpone.connectors.sqlite.config:SqliteConfig",
     source="dpone.connectors.sqlite.source:SqliteSource",
     sink="dpone.connectors.sqlite.sink:SqliteSink",
+    harness="dpone.connectors.sqlite.harness:SqliteHarness",
     default_schema="main",
     folds_case=True,
     capabilities={

@@ -27,6 +27,7 @@ from typing import Literal
 import pyarrow as pa
 
 from dpone.arrow.digest import undigestible
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import UTC, type_name
 from dpone.sdk import Column, NativeType
 from dpone.sql.dialect import Dialect
@@ -94,6 +95,7 @@ class SqliteDialect(Dialect):
     name = "sqlite"
     text = "TEXT"
     bigint = "INTEGER"
+    most_columns = 2000  # as it is built by default: https://www.sqlite.org/limits.html#max_column
     # A name of its own for the rowid: a column of the stream may be called rowid.
     arrival = "_dpone_row"
     arrival_ddl = "_dpone_row INTEGER PRIMARY KEY"
@@ -126,7 +128,8 @@ class SqliteDialect(Dialect):
         declared = _DECLARE.get((type_, column.logical))
         if declared is not None:
             return NativeType(declared)
-        return NativeType("", "refused", f"SQLite has no form for {type_name(type_)}; cast it to text at the source")
+        way_out = manifest_line(cast={column.name: "text"})
+        return NativeType("", "refused", f"SQLite has no form for {type_name(type_)}; read it as text: {way_out}")
 
     def accepts(self, existing: str, wanted: NativeType) -> bool:  # noqa: PLR0911 - one answer per rule
         """Whether values of the wanted type stay as they are, and read back, in a column declared `existing`."""
@@ -153,9 +156,13 @@ class SqliteDialect(Dialect):
         refused = f"dpone_refuse({self.literal(column.name)}, typeof({name}))"
         allowed = _storage(column)
         if allowed is None:
+            real = f"dpone_repr({name})"
+            if column.logical == "json":  # JSON has no infinity; NaN is stored as NULL
+                infinite = f"dpone_refuse({self.literal(column.name)}, 'infinite real')"
+                real = f"CASE WHEN abs({name}) < 9e999 THEN {real} ELSE {infinite} END"
             return (
                 f"CASE typeof({name}) WHEN 'text' THEN {name} WHEN 'integer' THEN CAST({name} AS TEXT) "
-                f"WHEN 'real' THEN dpone_repr({name}) WHEN 'null' THEN NULL ELSE {refused} END"
+                f"WHEN 'real' THEN {real} WHEN 'null' THEN NULL ELSE {refused} END"
             )
         if allowed == "kept":
             return (

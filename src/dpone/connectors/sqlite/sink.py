@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.sqlite import catalog
 from dpone.connectors.sqlite.config import SqliteConfig
 from dpone.connectors.sqlite.dialect import SqliteDialect
@@ -129,7 +130,7 @@ class SqliteClaim(SqlClaim):
         if cursor is not None and pa.types.is_decimal(cursor.type):
             raise SchemaError(
                 f"the cursor {cursor.name} is a decimal, which SQLite stores as text and cannot order",
-                remedy=f"cast it: columns: {{cast: {{{cursor.name}: int64}}}}, or use another cursor",
+                remedy=f"cast it: {manifest_line(cast={cursor.name: 'int64'})}, or use another cursor",
                 code="DP404",
             )
         target = catalog.find(self._sqlite, spec.key.target.name)

@@ -11,6 +11,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.types as pat
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.sqlite import catalog
 from dpone.connectors.sqlite.catalog import SCHEMA, Declared, Relation
 from dpone.connectors.sqlite.config import SqliteConfig
@@ -118,7 +119,7 @@ class SqliteSource:
         why = "its values have several types" if rows else "it has no values that would"
         note = (
             f"the declared type {column.native or '(none)'} does not say how to read it, and {why}; say it with "
-            f"columns: {{cast: {{{column.name}: text}}}} (or int64, float64, decimal(p,s), binary)"
+            f"{manifest_line(cast={column.name: 'text'})} (or int64, float64, decimal(p,s), binary)"
         )
         return replace(column, fidelity="refused", note=note)
 

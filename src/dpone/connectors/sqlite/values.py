@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import UTC, type_name
 from dpone.connectors.sqlite.dialect import MAX_PRECISION, travels_as_text
 from dpone.connectors.sqlite.errors import CAST
@@ -120,7 +121,7 @@ def _allow(array: pa.Array, column: Column, what: str, test: Callable[[pa.Array]
     if not _holds(array, test):
         raise DataError(
             f"writing column {column.name}: SQLite cannot hold {what}",
-            remedy=f"cast it at the source, columns: {{cast: {{{column.name}: text}}}}, or filter the rows out",
+            remedy=f"cast it at the source, {manifest_line(cast={column.name: 'text'})}, or filter the rows out",
             where=column.name,
         )
 
