@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
-from tests.services import Postgres, running_postgres
+from dpone.connectors.postgres.server import Server, server
+from dpone.errors import ConfigError
+from dpone.testing.kit import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,22 +39,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in wide]
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print how many of the seeded bugs the certification kit has found."""
+    outcomes = [
+        report.outcome
+        for name in ("passed", "failed")
+        for report in terminalreporter.stats.get(name, [])
+        if report.when == "call" and "test_every_bug_turns_the_kit_red" in report.nodeid
+    ]
+    if outcomes:
+        found = outcomes.count("passed")
+        terminalreporter.write_line(f"certification kit: {found} of {len(outcomes)} seeded bugs found")
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server; each pytest worker has its own."""
-    with running_postgres() as server:
-        yield server
+def postgres() -> Server:
+    """A PostgreSQL server; each pytest worker has its own, which the harness of PostgreSQL uses too."""
+    try:
+        return server()
+    except ConfigError as error:
+        unavailable(f"{error.message}: {error.remedy}")
 
 
 @pytest.fixture
-def pg(postgres: Postgres) -> Iterator[str]:
+def pg(postgres: Server) -> Iterator[str]:
     """The URL of a fresh, empty database."""
     with postgres.database() as url:
         yield url
 
 
 @pytest.fixture
-def pg2(postgres: Postgres) -> Iterator[str]:
+def pg2(postgres: Server) -> Iterator[str]:
     """The URL of a second fresh, empty database on the same server."""
     with postgres.database() as url:
         yield url

@@ -35,8 +35,9 @@ import pytest
 from click.testing import CliRunner
 
 from dpone.cli import cli
-from tests import services
-from tests.services import Postgres, running_postgres
+from dpone.connectors.postgres.server import ASKED, PrivateServer
+from dpone.errors import ConfigError
+from dpone.testing.kit import unavailable
 
 PASSWORD = "s3cret-Pa55"
 LIMIT_S = 10.0
@@ -92,7 +93,7 @@ class Lab:
     prefix: tuple[str, ...] = ()  # words before the command
     meanwhile: Callable[[], None] | None = None  # what happens while the failing run works
     after: Callable[[], None] | None = None  # what happens right after it
-    own: Callable[[], Postgres] | None = None
+    own: Callable[[], PrivateServer] | None = None
     roles: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -259,11 +260,14 @@ def case(category: str, code: str, exit_code: int, *says: str, process: bool = F
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Postgres]:
+def own() -> Iterator[PrivateServer]:
     """A server of our own, to be reconfigured and killed."""
-    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        patch.delenv("DPONE_TEST_POSTGRES_URL", raising=False)
-        yield stack.enter_context(running_postgres())
+    try:
+        made = PrivateServer()
+    except ConfigError as error:
+        unavailable(f"{error.message}: {error.remedy}")
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -316,11 +320,7 @@ def locked(lab: Lab) -> tuple[str, str]:
     with psycopg.connect(server.url(), autocommit=True) as connection:
         if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'locked'").fetchall():
             connection.execute("CREATE DATABASE locked")
-            connection.execute(f"CREATE ROLE locked LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
-            [(hba,)] = connection.execute("SHOW hba_file").fetchall()
-            rule = Path(hba)
-            rule.write_text("host all locked 127.0.0.1/32 scram-sha-256\n" + rule.read_text())
-            connection.execute("SELECT pg_reload_conf()")
+            connection.execute(f"CREATE ROLE locked LOGIN SUPERUSER PASSWORD '{PASSWORD}' IN ROLE {ASKED}")
     ask(url, "DROP TABLE IF EXISTS orders, _dpone_meta, _dpone_locks, _dpone_loads, _dpone_slices, _dpone_runs")
     return url, url.replace("postgres://postgres@", f"postgres://locked:{PASSWORD}@")
 
@@ -1011,31 +1011,11 @@ def until_waiting(connection: Any) -> None:
         time.sleep(0.01)
 
 
-def pg_ctl(server: Postgres, act: str, *options: str) -> None:
-    """Stop or start the server of our own."""
-    home = OWN_HOME[server.port]
-    services._run(services._owner(), services._postgres_binaries() / "pg_ctl", act, "--pgdata", home / "data", *options)
-
-
-OWN_HOME: dict[int, Path] = {}
-
-
-def on_own_server(lab: Lab) -> tuple[Postgres, str]:
+def on_own_server(lab: Lab) -> tuple[PrivateServer, str]:
     """The server of our own, and the URL of an empty database there."""
     assert lab.own is not None
     server = lab.own()
-    with psycopg.connect(server.url(), autocommit=True) as connection:
-        [(data,)] = connection.execute("SHOW data_directory").fetchall()
-        OWN_HOME[server.port] = Path(data).parent
-        name = f"t{uuid.uuid4().hex[:12]}"
-        connection.execute(f"CREATE DATABASE {name}")
-    return server, server.url(name)
-
-
-def start(server: Postgres) -> None:
-    """Start the server again."""
-    log = str(OWN_HOME[server.port] / "log")
-    pg_ctl(server, "start", "--wait", "--log", log, "--options", f"-p {server.port}")
+    return server, server.url(server.create_database())
 
 
 @case("source_unavailable", "DP300", 1, "127.0.0.1", "check that the server runs")
@@ -1049,9 +1029,9 @@ def a_source_that_dies(lab: Lab) -> Iterator[None]:
 
     def meanwhile() -> None:
         until_waiting(gate)
-        pg_ctl(server, "stop", "--mode", "immediate")
+        server.stop()
 
-    lab.meanwhile, lab.after = meanwhile, lambda: start(server)
+    lab.meanwhile, lab.after = meanwhile, server.start
     with gated(lab) as gate:
         yield
 
@@ -1065,10 +1045,10 @@ def a_sink_that_dies(lab: Lab) -> Iterator[None]:
 
     def meanwhile() -> None:
         until_waiting(gate)
-        pg_ctl(server, "stop", "--mode", "immediate")
+        server.stop()
         gate.execute("SELECT pg_advisory_unlock(%s)", [GATE])
 
-    lab.meanwhile, lab.after = meanwhile, lambda: start(server)
+    lab.meanwhile, lab.after = meanwhile, server.start
     with gated(lab) as gate:
         yield
 

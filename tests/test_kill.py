@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import killable
-from tests.systems import Row, rows
-from tests.test_routes import SINKS_THAT_MERGE, Make, make, manifest
+from dpone.testing.faults import Outcome, Points, run_child
+from dpone.testing.harness import Row, sample_rows
+from dpone.testing.kit import values
+from tests.places import SINKS_THAT_MERGE, Make, make, manifest, read
 
 __all__ = ["make"]
 
@@ -29,18 +29,11 @@ ROUTES = (
     ("postgres", "parquet", "append"),
     ("duckdb", "csv", "replace"),
 )
-_fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(["tests.killable"])
-
-
-def execute(path: Path, deadly: int) -> tuple[int | None, str]:
-    """Run in a process of its own; its exit code and what it reported."""
-    report = path.with_name("report")
-    report.unlink(missing_ok=True)
-    process = _fork.Process(target=killable.run, args=(str(path), deadly, str(report)))
-    process.start()
-    process.join(120)
-    return process.exitcode, report.read_text() if report.exists() else ""
+METHODS = tuple(
+    f"dpone.connectors.{session}.{method}"
+    for session in ("duckdb.session:DuckDBSession", "postgres.session:PostgresSession", "sqlite.session:SqliteSession")
+    for method in ("execute", "ingest", "begin", "commit", "digest")
+)
 
 
 @pytest.mark.parametrize(("source_name", "sink_name", "write"), ROUTES)
@@ -57,40 +50,46 @@ def test_killed_anywhere(make: Make, tmp_path: Path, source_name: str, sink_name
         settings |= {"primary_key": "id", "cursor": "at"}
     elif write == "append":
         settings |= {"cursor": "at"}
+    state: list[Row] = sample_rows(range(1, 181))
+    source.put("t", state)
     path = manifest(tmp_path, source, sink, **settings)
-    state: list[Row] = rows(range(1, 181))
-    source.write(state)
-    code, report = execute(path, 0)
-    assert 0 == code
-    total = int(report.splitlines()[0])
-    before = sink.read()
-    assert sorted(state) == before
 
-    number, killed_runs = 1000, 0
+    def execute(deadly: int) -> Outcome:
+        return run_child(path, die_at=deadly, points=Points(below=tmp_path, methods=METHODS))
+
+    whole = execute(0)
+    assert 0 == whole.exit_code
+    total = len(whole.points)
+    before = read(sink)
+    assert values(state) == before
+
+    number, killed_runs, left_running = 1000, 0, 0
     for _ in range(POINTS):
         state = _grown(state, number, sink_name, write, chance)
         number += 200
-        source.write(state)
+        source.put("t", state)
         deadly = chance.randrange(1, total)
-        code, report = execute(path, deadly)
-        seen = sink.read()
-        assert seen in (before, sorted(state)), f"a part was visible after death at event {deadly}"
-        if code == 0:
-            assert [] == report.splitlines()[1:]
-        killed = code == -signal.SIGKILL
+        outcome = execute(deadly)
+        seen = read(sink)
+        assert seen in (before, values(state)), f"a part was visible after death at event {deadly}"
+        assert outcome.exit_code in (0, -signal.SIGKILL), outcome.failures
+        killed = outcome.exit_code != 0
         killed_runs += killed
+        running = _statuses(tmp_path).count("running")
+        assert running == int(killed) or "run.started" not in outcome.points  # it may die before it has a record
+        left_running += running
         if killed and chance.random() < 0.5:
             state = _grown(state, number, sink_name, write, chance)
             number += 200
-            source.write(state)
+            source.put("t", state)
         for _attempt in range(2):
-            code, report = execute(path, 0)
-            assert (0, []) == (code, report.splitlines()[1:])
-        before = sink.read()
-        assert sorted(state) == before, f"killed at event {deadly} of {total}, seed {SEED}"
+            outcome = execute(0)
+            assert (0, []) == (outcome.exit_code, outcome.failures)
+        before = read(sink)
+        assert values(state) == before, f"killed at event {deadly} of {total}, seed {SEED}"
         assert [] == sink.debris()
     assert killed_runs > POINTS / 2  # the others finished before the event came, with fewer slices to stage
-    assert killed_runs == sum(status == "abandoned" for status in _statuses(tmp_path))
+    assert left_running == _statuses(tmp_path).count("abandoned")
 
 
 def _grown(state: list[Row], number: int, sink_name: str, write: str, chance: random.Random) -> list[Row]:
@@ -99,7 +98,7 @@ def _grown(state: list[Row], number: int, sink_name: str, write: str, chance: ra
     start = max(row[5] for row in state) + timedelta(seconds=0 if ties else 1)
     fresh = [
         (*row[:5], start + timedelta(seconds=index // 4), row[6])
-        for index, row in enumerate(rows(range(number, number + 40)))
+        for index, row in enumerate(sample_rows(range(number, number + 40)))
     ]
     if write == "append":
         return [*state, *fresh]

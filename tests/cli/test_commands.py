@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -361,6 +362,25 @@ def test_connectors(dpone: Call) -> None:
         assert name in text
         assert connector.title in text
     assert "files write.merge: impossible: " in text
+
+
+def test_certify(dpone: Call, tmp_path: Path) -> None:
+    """It executes tests, prints the outcome of each check and what the next level needs, and keeps the evidence."""
+    arguments = ("certify", "sqlite", "--evidence", str(tmp_path / "evidence"))
+    result = dpone(*arguments, "--", "-k", "test_released_configurations_load")
+    assert 0 == result.exit_code
+    assert re.search(r"^C1 +configuration +passed +1 ", result.stdout, re.MULTILINE)
+    assert "next level: C2 credentials: not run" in result.stdout
+    assert "passed" == json.loads((tmp_path / "evidence" / "sqlite.json").read_text())["checks"]["C1"]["outcome"]
+    [found] = document(dpone(*arguments, "--json", "--", "-k", "test_released_configurations_load"))
+    assert ("sqlite", "none") == (found["connector"], found["level"])
+
+
+def test_certify_knows_what_is_installed(dpone: Call) -> None:
+    """An unknown connector is refused with a suggestion, and nothing is executed."""
+    result = dpone("certify", "sqlit")
+    assert 2 == result.exit_code
+    assert "did you mean 'sqlite'?" in result.stderr
 
 
 def test_errors_of_the_api_are_errors_of_the_command(dpone: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,20 @@ from dpone.cli.commands import Command
 from dpone.cli.terminal import EXIT_CODES
 from tests.cli.conftest import Call, environment
 
-COMMANDS = ["init", "check", "plan", "run", "copy", "verify", "status", "schema", "connectors", "reset", "completion"]
+COMMANDS = [
+    "init",
+    "check",
+    "plan",
+    "run",
+    "copy",
+    "verify",
+    "status",
+    "schema",
+    "connectors",
+    "certify",
+    "reset",
+    "completion",
+]
 
 # CPU seconds. The slack is for machines that are busy: CPU time grows with them too.
 START_UP, SLACK = 0.15, 0.10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,28 +12,23 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from psycopg import sql
 
+from dpone.connectors.postgres.server import ASKED, PrivateServer, Server
+from dpone.testing.kit import unavailable
 from tests.docs.pages import ROOT, blocks, flat
 from tests.docs.test_readme import environment
-from tests.services import Postgres, unavailable
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 _EXIT = re.compile(r"  # exit (\d+)$")
 
 
 @pytest.fixture
-def clerk(postgres: Postgres) -> Iterator[str]:
+def clerk(postgres: Server) -> Iterator[str]:
     """A role that may do anything and has to give its password: `user:password`."""
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS clerk")
-        connection.execute("CREATE ROLE clerk LOGIN SUPERUSER PASSWORD 'secret'")
-        if "DPONE_TEST_POSTGRES_URL" not in os.environ:  # the disposable server lets everybody in
-            row = connection.execute("SHOW hba_file").fetchone()
-            lines = "VALUES ('host all clerk all scram-sha-256'), ('host all all all trust')"
-            assert row
-            connection.execute(sql.SQL("COPY ({}) TO {}").format(sql.SQL(lines), sql.Literal(row[0])))
-            connection.execute("SELECT pg_reload_conf()")
+        group = f" IN ROLE {ASKED}" if isinstance(postgres, PrivateServer) else ""  # it lets everybody else in
+        connection.execute(f"CREATE ROLE clerk LOGIN SUPERUSER PASSWORD 'secret'{group}".encode())
         yield "clerk:secret"
         with suppress(psycopg.errors.DependentObjectsStillExist):  # its databases go after it
             connection.execute("DROP ROLE clerk")
@@ -43,7 +37,7 @@ def clerk(postgres: Postgres) -> Iterator[str]:
 def test_tutorial(clerk: str, pg: str, pg2: str, tmp_path: Path) -> None:
     """Each command ends with the exit code it is shown with, and prints every line shown after it, in that order."""
     if shutil.which("psql") is None:
-        unavailable("psql", "install the package postgresql-client")
+        unavailable("psql is not installed here: install the package postgresql-client")
     urls = {name: f"postgres://{clerk}@{_place(url)}" for name, url in (("SHOP", pg), ("WAREHOUSE", pg2))}
     for block in blocks(TUTORIAL, "sql", "yaml"):
         kind, _, name = block.mark.partition(": ")

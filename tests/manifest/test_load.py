@@ -512,7 +512,7 @@ def point(name: str, value: str) -> EntryPoint:
 
 def test_connectors_are_found_by_name_and_by_scheme() -> None:
     """In any case, as URLs are."""
-    assert ["duckdb", "files", "postgres", "sqlite"] == list(registry.connectors())
+    assert ["duckdb", "files", "memory", "postgres", "sqlite"] == list(registry.connectors())
     assert all(isinstance(connector, Connector) for connector in registry.connectors().values())
     assert "postgres" == registry.connector_for("PostgreSQL").name
     with pytest.raises(ConfigError) as caught:

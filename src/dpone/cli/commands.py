@@ -407,6 +407,57 @@ def _connector(connector: Any) -> Mapping[str, Any]:
     }
 
 
+@command("certify", "dpone certify sqlite", "dpone certify sqlite duckdb --evidence evidence -- --numprocesses 2")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@option("--evidence", metavar="DIR", help="Keep what was executed, one JSON file for each connector.")
+@with_json
+def certify(terminal: Terminal, names: Sequence[str], evidence: str | None) -> int:
+    """Execute the certification kit for installed connectors and compute their levels.
+
+    Needs pytest and the systems themselves. NAME `types` runs every type case between all systems instead. What comes
+    after -- goes to pytest.
+    """
+    import tempfile
+
+    from dpone.testing.certify import certify as execute
+
+    wanted, arguments = _split(names)
+    if wanted == ["types"]:
+        return _certify_types(terminal, evidence)
+    with tempfile.TemporaryDirectory() as folder:
+        found = execute(wanted, Path(evidence or folder), arguments)
+    code = FAILED if any(certificate.failed for certificate in found) else OK
+    if terminal.as_json:
+        terminal.document([certificate.evidence for certificate in found])
+    else:
+        terminal.result(render.certificates_text(found))
+    return code
+
+
+def _certify_types(terminal: Terminal, evidence: str | None) -> int:
+    import json
+
+    from dpone.testing.certify import certify_types
+
+    matrix = certify_types(lambda route: None if terminal.quiet else click.echo(route, err=True))
+    document = matrix.as_dict()
+    if evidence is not None:
+        Path(evidence).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, indent=1, ensure_ascii=False)
+        (Path(evidence) / "types.json").write_text(text + "\n", encoding="utf-8")
+    if terminal.as_json:
+        terminal.document(document)
+    else:
+        terminal.result(render.types_text(document))
+    return FAILED if matrix.problems else OK
+
+
+def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names of connectors, and what begins with the first word that is an option of pytest."""
+    count = next((index for index, name in enumerate(names) if name.startswith("-")), len(names))
+    return list(names[:count]), list(names[count:])
+
+
 @command("reset", "dpone reset -s orders", "dpone reset -s tag:daily --yes")
 @with_manifest
 @with_json

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dpone.events import Event
     from dpone.reconcile import Comparison
     from dpone.sdk import Connector, Window
+    from dpone.testing.certify import Certificate
 
 WIDTH = 100
 _MESSAGE_LINES, _REMEDY_LINES = 4, 2  # with the place and a margin, a failure has at most 8 lines
@@ -352,6 +353,40 @@ def connectors_text(connectors: Mapping[str, Connector]) -> str:
                 instead = f" Instead: {support.instead}" if support.instead else ""
                 gaps += _wrapped(f"{connector.name} {capability.value}: {level}: {support.why}.{instead}", 8)
     return "\n".join([*lines, *(["", *gaps] if gaps else [])])
+
+
+def certificates_text(certificates: Sequence[Certificate]) -> str:
+    """What was executed for each connector, its level, and what stands between it and the next one."""
+    lines: list[str] = []
+    for certificate in certificates:
+        from dpone.testing.levels import CHECKS
+
+        evidence = certificate.evidence
+        rows = []
+        for check, found in evidence["checks"].items():
+            seconds = sum(test["seconds"] for test in found["tests"].values())
+            outcome = found["outcome"].replace("_", " ")
+            rows.append([check, CHECKS[check], outcome, str(len(found["tests"])), f"{seconds:.1f} s"])
+        system = evidence["system"]
+        lines += [f"{certificate.connector} {system['version']} ({system['served']}): {certificate.level}", ""]
+        lines += table(("check", "about", "outcome", "tests", "time"), rows, left=("check", "about", "outcome"))
+        for reason in certificate.short_of_next:
+            lines.append(f"next level: {reason}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def types_text(document: Mapping[str, Any]) -> str:
+    """How many cases of each source are exact, widened, lossy or refused in each sink; and what was not as it must."""
+    words = ("exact", "widened", "lossy", "refused", "failed")
+    rows = []
+    for source, cases in document["sources"].items():
+        sinks = next(iter(cases.values()))["sinks"]
+        for sink in sinks:
+            found = [case["sinks"][sink] for case in cases.values()]
+            rows.append([source, sink, str(len(found)), *(str(found.count(word)) for word in words)])
+    lines = table(("source", "sink", "cases", *words), rows, left=("source", "sink"))
+    return "\n".join([*lines, "", *document["problems"]]).rstrip()
 
 
 _LEVELS = {"full": "yes", "not_implemented": "not yet", "impossible": "no"}

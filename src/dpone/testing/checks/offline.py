@@ -1,0 +1,119 @@
+"""C21: the SQL of a connector is built without a connection, and is what the golden file says.
+
+`golden.sql` stands in the connector's folder and is reviewed like code. DPONE_GOLDEN=write writes it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import pytest
+
+from dpone.arrow.types import parse_type
+from dpone.sdk import Column, Step, Stream, StreamSchema, Table, Window
+from dpone.sql.dialect import Dialect
+from dpone.sql.source import CursorSql, Cut, SqlReading
+from dpone.strategy import STRATEGIES, Publication
+from dpone.testing.found import folder_of
+from dpone.testing.harness import SAMPLE, Harness
+from dpone.testing.kit import Checks, certifies, inapplicable
+
+if TYPE_CHECKING:
+    from dpone.sql.dialect import Session
+
+TARGET = Table("target schema", "orders")
+STAGE = Table("target schema", "_dpone_stage_0123456789abcdef")
+
+
+class OfflineChecks(Checks):
+    """What is built before anything is connected."""
+
+    @certifies("C21")
+    def test_statements_are_built_offline_as_the_golden_file_has_them(
+        self, harness: Harness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Every strategy and every way to read, rendered with sockets disabled, is the text of golden.sql."""
+        config = self.described().config_model()
+        settings = {k: v for k, v in harness.endpoint("sink").items() if k not in ("connector", "schema")}
+        monkeypatch.setattr(socket, "socket", _no_network)
+        sink = self.described().open_sink(config(**settings))
+        try:
+            dialect = sink.dialect
+            if not isinstance(dialect, Dialect):
+                inapplicable("it has no SQL")
+            text = "\n".join(_rendered(dialect, harness.native)) + "\n"
+        finally:
+            sink.close()
+            monkeypatch.undo()
+        golden = folder_of(self.described()).joinpath("golden.sql")
+        if os.environ.get("DPONE_GOLDEN") == "write":
+            golden.write_text(text, encoding="utf-8")
+        assert golden.read_text(encoding="utf-8") == text
+
+
+def _no_network(*_: Any, **__: Any) -> NoReturn:
+    raise AssertionError("a socket was opened while SQL was rendered")
+
+
+def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
+    columns = []
+    for name, type_ in SAMPLE.items():
+        arrow, logical = parse_type(type_)
+        columns.append(Column(name, arrow, logical=logical, native=native[name]))
+    for write in STRATEGIES:
+        for exists in (False, True):
+            for inclusive in (False, True) if write == "append" and exists else (False,):
+                publication = Publication(
+                    dialect=dialect,
+                    target=TARGET,
+                    stage=STAGE,
+                    columns=dialect.stored(columns, TARGET.schema),
+                    exists=exists,
+                    primary_key=("id",) if write == "merge" else (),
+                    cursor="at" if write != "replace" else "",
+                    inclusive=inclusive,
+                    digest=True,
+                )
+                state = "into a table that is there" if exists else "into a new table"
+                yield f"-- {write} {state}{', the rows at the checkpoint again' if inclusive else ''}"
+                yield from map(_step, STRATEGIES[write].steps(publication))
+    yield from _reads(dialect, tuple(columns))
+
+
+def _step(step: Step) -> str:
+    rule = f" unless {' = '.join(step.unless_equal)}" if step.unless_equal else ""
+    rule += f" only if {' = '.join(step.only_if_equal)}" if step.only_if_equal else ""
+    return f"/* {step.kind} {step.name}{rule} */ {step.sql};"
+
+
+def _reads(dialect: Dialect, columns: tuple[Column, ...]) -> Iterator[str]:
+    windows = {
+        "everything": Window(),
+        "what is new": Window(full=False, after="1", until="2"),
+        "what is new, the rows at the checkpoint again": Window(full=False, after="1", until="2", inclusive=True),
+        "what is new, and rows without a cursor": Window(full=False, after="1", until="2", null_rows=1),
+        "the first window": Window(full=False, until="2"),
+    }
+    for title, window in windows.items():
+        stream = Stream("source schema.orders", cursor="" if window.full else "at", filter="total > 0")
+        reading = SqlReading(
+            cast("Session", _Offline(dialect)),
+            stream,
+            StreamSchema(columns),
+            window,
+            relation=dialect.table(Table("source schema", "orders")),
+            cursor=CursorSql("text({})".format, "cursor({})".format),
+            cut=Cut("place", ("100",)) if window.full else Cut(),
+        )
+        yield f"-- read {title}"
+        yield from (f"{reading.query(piece)};" for piece in reading.slices)
+
+
+class _Offline:
+    """A session that has a dialect and no connection."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect

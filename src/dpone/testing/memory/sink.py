@@ -1,0 +1,353 @@
+"""Writing to tables in memory: the interfaces of a sink, and each strategy as a few lines over rows.
+
+A death leaves what was staged and open, as it would on a disk; the lock goes with its holder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dpone.arrow.digest import digest, undigestible
+from dpone.arrow.types import arrow_schema, type_name
+from dpone.errors import ConflictError, SchemaError, StateError
+from dpone.sdk import (
+    Column,
+    Digest,
+    LoadSpec,
+    NativeType,
+    OpenLoad,
+    Receipt,
+    Results,
+    Slice,
+    SliceReceipt,
+    StreamKey,
+    Table,
+    TargetSchema,
+)
+from dpone.testing.memory.place import Held, MemoryConfig, Place, StreamState, place
+
+
+class MemoryTypes:
+    """Every canonical type is stored as it is."""
+
+    def native(self, column: Column, schema: str = "") -> NativeType:
+        """The canonical type's own name."""
+        del schema
+        return NativeType(type_name(column.type, column.logical))
+
+    def accepts(self, existing: str, wanted: NativeType) -> bool:
+        """Only the same type."""
+        return existing == wanted.sql
+
+
+class MemorySink:
+    """The tables of one place."""
+
+    def __init__(self, config: MemoryConfig) -> None:
+        self._place = place(config.place)
+        self._claims: list[MemoryClaim] = []
+        self.dialect = MemoryTypes()
+
+    def describe(self, target: Table) -> TargetSchema | None:
+        """The columns of a table, or None."""
+        held = self._place.tables.get(str(target))
+        if held is None:
+            return None
+        return TargetSchema({column.name: type_name(column.type, column.logical) for column in held.columns})
+
+    def last_receipt(self, key: StreamKey) -> Receipt | None:
+        """The newest receipt."""
+        return _receipt(self._place, self._place.state(str(key)))
+
+    def claim(self, key: StreamKey, *, run_id: str, holder: str) -> MemoryClaim:
+        """Take the stream's lock."""
+        self._place.script("claim")
+        state = self._place.state(str(key))
+        if not state.lock.acquire(blocking=False):
+            raise ConflictError(
+                f"stream {key.stream} is held by {state.holder}",
+                remedy="wait for that run to end, or let this one wait for it (--wait)",
+                code="DP701",
+                retryable=True,
+            )
+        state.holder = f"run {run_id} ({holder})"
+        claim = MemoryClaim(self._place, key, state, run_id)
+        self._claims.append(claim)
+        return claim
+
+    def digest(
+        self,
+        target: Table,
+        columns: tuple[Column, ...],
+        *,
+        without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    ) -> Digest:
+        """The digest of a table, without the rows of the given keys."""
+        held = self._place.tables[str(target)]
+        table = held.table
+        if without is not None:
+            names = [column.name for column in without[0]]
+            gone = {row for batch in without[1] for row in _rows(pa.Table.from_batches([batch]))}
+            keys = _rows(table.select(names))
+            table = _take(table, [index for index, key in enumerate(keys) if key not in gone])
+        return _digest(columns, table)
+
+    def close(self) -> None:
+        """Give the locks back."""
+        for claim in self._claims:
+            claim.release()
+
+
+class MemoryClaim:
+    """The lock on one stream."""
+
+    def __init__(self, home: Place, key: StreamKey, state: StreamState, run_id: str) -> None:
+        self._place = home
+        self._key = key
+        self._state = state
+        self._held = True
+        state.fence += 1
+        self._fence = state.fence
+        self.abandoned = tuple(run for run, (status, _) in state.runs.items() if status == "running" and run != run_id)
+        for run in self.abandoned:
+            state.runs[run] = ("abandoned", state.runs[run][1])
+        state.runs[run_id] = ("running", "")
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """The last committed load."""
+        return _receipt(self._place, self._state)
+
+    @property
+    def pending(self) -> OpenLoad | None:
+        """The open load, with its durable slices."""
+        _check(self._state)
+        pending = self._state.open
+        if pending is None:
+            return None
+        done = {number: SliceReceipt(number, table.num_rows) for number, table in self._state.staged.items()}
+        return replace(pending, progress=done)
+
+    def begin(self, spec: LoadSpec) -> MemoryLoad:
+        """Attach to the open load, or open this one."""
+        spec = self._place.script("begin", spec)
+        held = self._place.tables.get(str(spec.key.target))
+        extra = {c.name for c in held.columns} - {c.name for c in spec.columns} if held else set()
+        if extra and spec.write != "replace":
+            raise SchemaError(
+                f"{spec.key.target} has the column {min(extra)}, which the stream leaves out",
+                remedy="give another target: a table in memory is written whole",
+                code="DP406",
+            )
+        if self._state.open is None or self._state.open.load_id != spec.load.load_id:
+            self._state.open, self._state.staged = spec.load, {}
+        return MemoryLoad(self._place, self._state, self._fence, spec)
+
+    def record(self, run_id: str, status: str, document: str) -> None:
+        """Store the run record."""
+        self._state.runs[run_id] = (status, document)
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        self._state.receipts, self._state.open, self._state.staged, self._state.damaged = [], None, {}, ""
+
+    def release(self) -> None:
+        """Give the lock back."""
+        if self._held:
+            self._held = False
+            self._state.lock.release()
+
+
+class MemoryLoad:
+    """One open load."""
+
+    def __init__(self, home: Place, state: StreamState, fence: int, spec: LoadSpec) -> None:
+        self._place = home
+        self._state = state
+        self._fence = fence
+        self._spec = spec
+
+    def stage(self, piece: Slice, batches: Iterable[pa.RecordBatch]) -> SliceReceipt:
+        """Keep the rows of a slice."""
+        schema = arrow_schema(self._spec.columns)
+        arrived = [self._place.script("stage", batch) for batch in batches]
+        self._guard()
+        table = pa.Table.from_batches(arrived, schema)
+        self._state.staged[piece.ordinal] = table
+        receipt: SliceReceipt = self._place.script("staged", SliceReceipt(piece.ordinal, table.num_rows))
+        return receipt
+
+    def digest(self, piece: Slice) -> Digest:
+        """The digest of the rows of a slice."""
+        found: Digest = self._place.script("digest", self._digest(self._state.staged[piece.ordinal]))
+        return found
+
+    def commit(self, check: Callable[[Results], Receipt]) -> Receipt:
+        """Publish the table and the receipt in one act."""
+        stored = _receipt(self._place, self._state)
+        if stored is not None and stored.load_id == self._spec.load.load_id:
+            return stored
+        with self._place.guard:
+            self._guard()
+            target = str(self._spec.key.target)
+            final, results = self._published(self._place.tables.get(target))
+            receipt: Receipt = self._place.script("commit", check(self._place.script("results", results)))
+            if final is not None:
+                self._place.put(target, self._spec.columns, final.to_batches(), self._spec.primary_key)
+            self._state.receipts.append(receipt)
+            self._state.open, self._state.staged = None, {}
+        self._place.script("committed", receipt)
+        return receipt
+
+    def abort(self) -> None:
+        """Drop what was staged."""
+        self._place.script("abort")
+        self._guard()
+        self._state.open, self._state.staged = None, {}
+
+    def _guard(self) -> None:
+        if self._state.fence != self._fence:
+            raise ConflictError(
+                f"stream {self._spec.key.stream} was taken over by {self._state.holder}",
+                remedy="nothing was written; that run goes on",
+            )
+
+    def _digest(self, table: pa.Table) -> Digest:
+        return _digest(self._spec.columns, table)
+
+    def _published(self, held: Held | None) -> tuple[pa.Table | None, Results]:
+        """The table after the publication, None for one that stays as it is, and what the strategies count."""
+        schema = arrow_schema(self._spec.columns)
+        staged = pa.concat_tables([schema.empty_table(), *(self._state.staged[n] for n in sorted(self._state.staged))])
+        before = held.table if held is not None else schema.empty_table()
+        old = pa.Table.from_arrays([_column(before, field) for field in schema], schema=schema)
+        results: dict[str, int | Digest | None] = {"staged": len(staged), "before": len(old)}
+        final, found = {"replace": self._replace, "append": self._append, "merge": self._merge}[self._spec.write](
+            old, staged
+        )
+        unchanged = final is None
+        final = old if final is None else final
+        results |= found | {"final": len(final), "final_digest": self._digest(final)}
+        return (None if unchanged and held is not None else final), results
+
+    def _replace(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        comparable = not any(undigestible(column) for column in self._spec.columns)
+        if comparable and len(old) == len(staged) and self._digest(old) == self._digest(staged):
+            return None, {"inserted": None, "deleted": None}
+        return staged, {"inserted": len(staged), "deleted": len(old)}
+
+    def _append(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        """Rows at the checkpoint that were read again are matched with those that are there, one by one."""
+        known: list[int] = []
+        if self._spec.load.window.inclusive and len(staged):
+            there = _rows(old)
+            lowest = pc.min(staged.column(self._spec.cursor))
+            for index, (row, at) in enumerate(zip(_rows(staged), staged.column(self._spec.cursor), strict=True)):
+                if at == lowest and row in there:
+                    there.remove(row)
+                    known.append(index)
+        new = _take(staged, [index for index in range(len(staged)) if index not in set(known)])
+        return pa.concat_tables([old, new]), {
+            "inserted": len(new),
+            "unchanged": len(known),
+            "before_digest": self._digest(old),
+            "ties_digest": self._digest(_take(staged, known)),
+        }
+
+    def _merge(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        key = list(self._spec.primary_key)
+        keys, there = _rows(staged.select(key)), {row: index for index, row in enumerate(_rows(old.select(key)))}
+        at = _order(staged, self._spec.cursor)
+        latest: dict[tuple[Any, ...], int] = {}
+        for index, row in enumerate(keys):
+            if row not in latest or at[index] >= at[latest[row]]:
+                latest[row] = index
+        collapsed = sorted(set(range(len(staged))) - set(latest.values()))
+        old_at, old_rows, new_rows = _order(old, self._spec.cursor), _rows(old), _rows(staged)
+        stale, unchanged, updated, inserted = [], 0, [], []
+        for row, index in latest.items():
+            if row not in there:
+                inserted.append(index)
+            elif old_at[there[row]] > at[index]:
+                stale.append(index)
+            elif old_rows[there[row]] == new_rows[index]:
+                unchanged += 1
+            else:
+                updated.append(index)
+        gone = {there[keys[index]] for index in updated}
+        kept = _take(old, [index for index in range(len(old)) if index not in gone])
+        final = pa.concat_tables([kept, _take(staged, sorted([*updated, *inserted]))])
+        final_rows = _rows(final.select(key))
+        applied = {keys[index] for index in latest.values()} - {keys[index] for index in stale}
+        return final, {
+            "keyed": sum(None not in row for row in keys),
+            "inserted": len(inserted),
+            "updated": len(updated),
+            "unchanged": unchanged,
+            "stale": len(stale),
+            "collapsed": len(collapsed),
+            "applied_digest": self._digest(
+                _take(final, [index for index, row in enumerate(final_rows) if row in applied])
+            ),
+            "collapsed_digest": self._digest(_take(staged, collapsed)),
+            "stale_digest": self._digest(_take(staged, stale)),
+        }
+
+
+def _receipt(home: Place, state: StreamState) -> Receipt | None:
+    _check(state)
+    receipt: Receipt | None = home.script("receipt", state.receipts[-1] if state.receipts else None)
+    return receipt
+
+
+def _check(state: StreamState) -> None:
+    if state.damaged:
+        newer = state.damaged == "newer"
+        raise StateError(
+            f"the state in memory is {state.damaged}",
+            remedy="use the dpone version that wrote it" if newer else "forget this stream's state with `dpone reset`",
+            code="DP501" if newer else "DP502",
+        )
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    if field.name in table.column_names:
+        return table.column(field.name)
+    return pa.chunked_array([pa.nulls(len(table), field.type)], field.type)
+
+
+def _take(table: pa.Table, indices: Sequence[int]) -> pa.Table:
+    return table.take(pa.array(indices, pa.int64()))
+
+
+def _digest(columns: Sequence[Column], table: pa.Table) -> Digest:
+    known = tuple(column for column in columns if not undigestible(column))
+    return digest(known, table.select([column.name for column in known]).to_batches())
+
+
+def _rows(table: pa.Table) -> list[tuple[Any, ...]]:
+    """Every row as values that are equal exactly when they are the same: floats by their bits, times as numbers."""
+    return list(zip(*(_plain(column) for column in table.columns), strict=True))
+
+
+def _plain(column: pa.ChunkedArray) -> list[Any]:
+    array, type_ = column.combine_chunks(), column.type
+    if pa.types.is_float32(type_) or pa.types.is_date32(type_) or pa.types.is_time32(type_):
+        return list(array.view(pa.int32()).to_pylist())
+    if pa.types.is_floating(type_) or pa.types.is_temporal(type_):
+        return list(array.view(pa.int64()).to_pylist())
+    if pa.types.is_nested(type_):
+        return [None if value is None else repr(value) for value in array.to_pylist()]
+    return list(array.to_pylist())
+
+
+def _order(table: pa.Table, cursor: str) -> list[Any]:
+    """What sorts the rows by their cursor, NULL first; all alike without one."""
+    if not cursor:
+        return [(0,)] * len(table)
+    return [(0,) if value is None else (1, value) for value in _plain(table.column(cursor))]

@@ -1,0 +1,1 @@
+"""Seeded bugs that the certification kit has to find."""
