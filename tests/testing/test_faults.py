@@ -337,7 +337,7 @@ def test_a_run_that_is_cut(link: Link, direction: Direction) -> None:
     link.exact()
     total = link.proxy.passed[direction] - start
     messages = []
-    for number, size in enumerate(sampled(total, 6, SEED)):
+    for number, size in enumerate([*sampled(total, 6, SEED), total // 3, total // 2, total * 2 // 3]):
         old, new = read(link.sink), sample_rows(range(301, 1501), version=number + 2)
         link.source.put("t", new)
         link.proxy.cut_after(size, direction, times=None)
