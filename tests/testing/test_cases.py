@@ -24,7 +24,7 @@ from dpone.sdk.connector import load_object
 from dpone.sdk.registry import connector_for
 from dpone.testing.cases import FOLDER, Case, Cases, Stored, coarser, load, normal, parse
 from dpone.testing.harness import Harness
-from dpone.testing.matrix import Cell, End, expected, markdown, run_matrix
+from dpone.testing.matrix import Cell, End, expected, run_matrix
 
 FILES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 TYPES = [
@@ -547,22 +547,3 @@ def test_a_wrong_sink_is_noticed(tmp_path: Path) -> None:
     assert "the run stopped: " in problems[1]
     assert "it is stored as DATE, and the case files say TEXT" in problems[2]
     assert "arrived as it was, and the case files say that it stops the run" in problems[3]
-
-
-def test_a_route_page() -> None:
-    """One table for each source, a row for each case, a column for each sink, and the problems below."""
-    cells = [
-        Cell("a", "b", "x|y", "t", "int8", "exact", "exact"),
-        Cell("a", "c", "x|y", "t", "int8", "widened", "exact", problems=("the plan says exact",)),
-        Cell("a", "b", "z", "t", "text", "refused", "refused"),
-    ]
-    assert markdown(cells).splitlines() == [
-        "## a",
-        "",
-        "| type | read as | b | c |",
-        "|---|---|---|---|",
-        "| `x\\|y` | `int8` | exact | **exact, not as expected** |",
-        "| `z` | `text` | refused |  |",
-        "",
-        "* `x|y` into c: the plan says exact",
-    ]

@@ -15,7 +15,7 @@ secrets, so problems show them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -426,36 +426,3 @@ def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-
-
-# -- the page ----------------------------------------------------------------------------------------------------------
-
-
-def markdown(cells: Iterable[Cell]) -> str:
-    """One table for each source: a row for each case, a column for each sink, and the problems below it."""
-    by_source: dict[str, list[Cell]] = {}
-    for cell in cells:
-        by_source.setdefault(cell.source, []).append(cell)
-    return "\n".join(_page(source, found) for source, found in by_source.items())
-
-
-def _page(source: str, cells: Sequence[Cell]) -> str:
-    sinks = list(dict.fromkeys(cell.sink for cell in cells))
-    found = {(cell.case, cell.sink): cell for cell in cells}
-    lines = [f"## {source}", "", f"| type | read as | {' | '.join(sinks)} |", "|---" * (len(sinks) + 2) + "|"]
-    for case in dict.fromkeys(cell.case for cell in cells):
-        row = [found.get((case, sink)) for sink in sinks]
-        canonical = next(cell.canonical for cell in row if cell is not None)
-        lines.append(f"| {_code(case)} | {_code(canonical)} | {' | '.join(map(_word, row))} |")
-    problems = [f"* `{cell.case}` into {cell.sink}: {problem}" for cell in cells for problem in cell.problems]
-    return "\n".join([*lines, "", *([*problems, ""] if problems else [])])
-
-
-def _code(text: str) -> str:
-    return "`" + text.replace("|", "\\|") + "`"
-
-
-def _word(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    return cell.expected if cell.ok else f"**{cell.fidelity or 'not moved'}, not as expected**"

@@ -115,8 +115,10 @@ class ReadingChecks(Checks):
         record = route.run(write="replace", options={"on_event": meddle})
         if record.failure is None:
             found = sorted(route.sink.rows("t"), key=repr)
-            route.table = "t"
             assert found in [self._as_memory(route, rows) for rows in (old, new)]
+        else:
+            assert "internal" != record.failure["category"], record.failure
+            assert route.raw() is None
         route.source.put("t", new)
         route.load(write="replace")
         route.check_equal(new)

@@ -51,7 +51,7 @@ class MemoryHarness:
     def setup(self, statements: Sequence[str]) -> None:
         """Memory knows no statements."""
         if statements:
-            raise NotImplementedError("a table in memory has no statements")
+            raise ValueError("a table in memory has no statements")
 
     def put(self, table: str, rows: Sequence[Row]) -> None:
         """The sample table in one batch."""
