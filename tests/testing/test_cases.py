@@ -22,9 +22,10 @@ from dpone.arrow.types import parse_type, type_name
 from dpone.errors import ConfigError
 from dpone.sdk.connector import load_object
 from dpone.sdk.registry import connector_for
-from dpone.testing.cases import FOLDER, Case, Cases, Stored, coarser, load, normal, parse
+from dpone.testing.cases import FOLDER, Case, Cases, Stored, load
 from dpone.testing.harness import Harness
 from dpone.testing.matrix import Cell, End, expected, run_matrix
+from dpone.testing.texts import coarser, normal, parse
 
 FILES = sorted(path.stem for path in FOLDER.glob("*.toml"))
 TYPES = [

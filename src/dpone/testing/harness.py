@@ -78,7 +78,7 @@ class Harness(Protocol):
     def rows(self, table: str, columns: Sequence[str] = ()) -> list[Row]:
         """What a table holds, in the given columns or all of them, in no order.
 
-        A value is None, a Python value of the canonical type, or its text in the form that `cases.parse` reads.
+        A value is None, a Python value of the canonical type, or its text in the form that `texts.parse` reads.
         """
 
     def texts(self, table: str, columns: Sequence[str]) -> list[tuple[str | None, ...]]:

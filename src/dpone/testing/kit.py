@@ -16,7 +16,7 @@ from dpone.errors import ConfigError
 from dpone.events import Event
 from dpone.sdk import Capability, Connector
 from dpone.sdk.registry import connector_for
-from dpone.testing import cases
+from dpone.testing import texts
 from dpone.testing.found import harness_of
 from dpone.testing.harness import SAMPLE, Harness, Role, Row
 from dpone.testing.memory.harness import MemoryHarness
@@ -119,7 +119,7 @@ def values(rows: Sequence[Row], columns: Mapping[str, str] = SAMPLE) -> list[tup
     """Rows as values that compare exactly, sorted."""
     types = list(columns.values())
     exact = [
-        tuple(None if v is None else cases.normal(type_, v) for type_, v in zip(types, row, strict=True))
+        tuple(None if v is None else texts.normal(type_, v) for type_, v in zip(types, row, strict=True))
         for row in rows
     ]
     return sorted(exact, key=repr)

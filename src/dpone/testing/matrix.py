@@ -24,8 +24,9 @@ import dpone
 from dpone.arrow.fidelity import worst
 from dpone.engine.columns import ColumnPlan
 from dpone.sdk import Fidelity
-from dpone.testing.cases import Case, Cases, Stored, coarser, normal, parse
+from dpone.testing.cases import Case, Cases, Stored
 from dpone.testing.harness import Harness
+from dpone.testing.texts import coarser, normal, parse
 
 _NAMED = re.compile(r"(?:^|[:;] )(c\d+): ")
 _COLUMN = re.compile(r"\b(c\d+)\b")

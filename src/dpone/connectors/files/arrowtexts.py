@@ -5,7 +5,7 @@ A type is the name of a canonical type, or a form that Arrow or Parquet has of o
 `dictionary<text>`, `large_list<...>`, `list_view<...>`, `fixed_size_list<...>(n)`, `decimal32(p,s)`, `decimal64(p,s)`,
 `duration` in microseconds; `struct` has an integer n and a text s, `map` integers by texts.
 
-A text is what `dpone.testing.cases.parse` reads; `NULL` is no value. Lists, structs and maps are JSON text.
+A text is what `dpone.testing.texts.parse` reads; `NULL` is no value. Lists, structs and maps are JSON text.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from dpone.testing.harness import Harness
 from dpone.testing.kit import WRITES, Checks, Route, certifies, inapplicable, values
 from dpone.testing.matrix import End, run_matrix
 from dpone.testing.memory.harness import MemoryHarness
+from dpone.testing.texts import normal, parse
 
 EDGES: Mapping[str, Sequence[str]] = {
     "boolean": ("true", "false"),
@@ -57,7 +58,7 @@ EDGES: Mapping[str, Sequence[str]] = {
     "timestamp": ("0001-01-01 00:00:00", "1969-12-31 23:59:59.999999", "9999-12-31 23:59:59.999999"),
     "timestamptz": ("0001-01-02 00:00:00Z", "2024-03-10 07:30:00.000001Z", "9999-12-30 23:59:59.999999Z"),
 }
-"""The values at the edges of each canonical type, as `cases.parse` reads them."""
+"""The values at the edges of each canonical type, as `texts.parse` reads them."""
 
 FORMS = ("sliced", "dictionary", "large", "view", "empty between", "one by one")
 ODD_NAMES = (
@@ -237,9 +238,9 @@ class TypeChecks(Checks):
             assert target.raw() in (None, [])
             return False
         assert "proven" == record.proof["verdict"] or "not defined" in record.proof["reason"], record.proof
-        expected = [(n, cases.parse(type_, text)) for n, text in enumerate(texts)] + [(len(texts), None)]
+        expected = [(n, parse(type_, text)) for n, text in enumerate(texts)] + [(len(texts), None)]
         found = sorted(target.sink.rows(table, list(types)), key=lambda row: int(row[0]))
-        assert expected == [(int(n), None if v is None else cases.normal(type_, v)) for n, v in found]
+        assert expected == [(int(n), None if v is None else normal(type_, v)) for n, v in found]
         return True
 
     def _named(self, target: Route, names: Sequence[str], table: str) -> bool:
@@ -287,22 +288,16 @@ class _Everything(cases.Cases):
 
 
 def _array(type_: str, texts: Sequence[str | None]) -> pa.Array:
-    """Texts in the form of `cases.parse` as an Arrow array."""
+    """Texts in the form of `texts.parse` as an Arrow array."""
     arrow, _ = parse_type(type_)
     if pa.types.is_binary(arrow):
         return pa.array([None if text is None else bytes.fromhex(text) for text in texts], arrow)
     if pa.types.is_temporal(arrow):
         plain = pa.int32() if pa.types.is_date32(arrow) else pa.int64()
-        return pa.array([None if text is None else _count(cases.parse(type_, text)) for text in texts], plain).cast(
-            arrow
-        )
+        return pa.array([None if text is None else parse(type_, text) for text in texts], plain).cast(arrow)
     if pa.types.is_floating(arrow):
         return pa.array([None if text is None else float(text) for text in texts], pa.float64()).cast(arrow, safe=False)
     return pa.array(texts, pa.string()).cast(arrow)
-
-
-def _count(value: Any) -> int:
-    return int(value)
 
 
 def _formed(batch: pa.RecordBatch, form: str) -> list[pa.RecordBatch]:
