@@ -43,6 +43,8 @@ def place(name: str, folder: Path) -> Harness:
 def manifest(folder: Path, source: Harness, sink: Harness, **stream: object) -> Path:
     """A manifest of the table t; slices are small so that every load has many. The source has been filled."""
     settings = {"proof": "digest", "slices": {"rows": 40}, "target": "t"} | stream
+    if "cursor" in settings and "files" in (source.endpoint("source")["connector"], sink.endpoint("sink")["connector"]):
+        settings["cursor"] = {"column": settings["cursor"], "lookback": "0s"}
     path = folder / "dpone.yaml"
     ends = {"source": source.endpoint("source"), "sink": sink.endpoint("sink")}
     document = {"version": 1, "pipeline": "routes", **ends, "streams": {source.stream("t"): settings}}

@@ -59,9 +59,10 @@ def test_a_cursor_whose_type_changed_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     table = tmp_path / "in" / "t.csv"
     table.write_text("id\n8\n9\n")
-    assert run(tmp_path, files, sink, {"t": {"cursor": "id", "write": "append"}}).ok
+    stream = {"cursor": {"column": "id", "lookback": 0}, "write": "append"}
+    assert run(tmp_path, files, sink, {"t": stream}).ok
     table.write_text("id\n8\n9\n10\nx1\n")
-    assert "DP136" == code(run(tmp_path, files, sink, {"t": {"cursor": "id", "write": "append"}}))
+    assert "DP136" == code(run(tmp_path, files, sink, {"t": stream}))
 
 
 def test_keys_that_a_collation_calls_equal_stay_apart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dpone.errors import ConfigError, DponeError
 from dpone.manifest.load import manifest_from_dict
 from dpone.manifest.secrets import is_reference
 from dpone.manifest.yaml import to_yaml
-from dpone.sdk import Discover, Source, Stream, StreamSchema
+from dpone.sdk import Capability, Discover, Source, Stream, StreamSchema
 
 if TYPE_CHECKING:
     from dpone.manifest.load import Manifest
@@ -97,7 +97,8 @@ def discovered(source: str, sink: str, *, file: str, pipeline: str, use: Use) ->
     live = manifest.source.connector.open_source(manifest.source.config())
     try:
         streams = [named] if named else _listed(live, manifest)
-        entries = [_entry(live, stream) for stream in streams]
+        late = manifest.source.connector.supports(Capability.READ_LATE_COMMITS).level == "full"
+        entries = [_entry(live, stream, late=late) for stream in streams]
     finally:
         live.close()
     shown, notes = _without_passwords(head)
@@ -225,8 +226,8 @@ def _listed(source: Source, manifest: Manifest) -> Sequence[str]:
     return found
 
 
-def _entry(source: Source, name: str) -> str:
-    """One stream of a drafted manifest."""
+def _entry(source: Source, name: str, *, late: bool) -> str:
+    """One stream of a drafted manifest. `late` says that the source itself finds rows that are committed late."""
     key = to_yaml({name: None}).strip().removesuffix(" null")
     try:
         schema = source.describe(Stream(name))
@@ -244,7 +245,10 @@ def _entry(source: Source, name: str) -> str:
     if candidates:
         # A time of change comes first; anything else misses the rows that change.
         warning = "" if candidates[0].lower() in _CHANGED else "  # sees new rows only, not changed ones"
-        text += f"    # {_comment(to_yaml({'cursor': candidates[0]}).strip() + warning)}\n"
+        cursor = _comment(to_yaml({"cursor": candidates[0]}).strip().removeprefix("cursor: "))
+        lookback = 0 if candidates[0] in schema.primary_key else "1d"  # a key that is a candidate is a number
+        written = cursor if late else f"{{column: {cursor}, lookback: {lookback}}}"
+        text += f"    # cursor: {written}{warning}\n"
     return text
 
 

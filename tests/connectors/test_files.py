@@ -155,7 +155,7 @@ def put(
     *,
     write: Any = "replace",
     load_id: str = "a" * 32,
-    window: Window | None = None,
+    again: bool = False,
     resume: bool = False,
     proof: Any = "digest",
     key: StreamKey = KEY,
@@ -164,8 +164,8 @@ def put(
     sink = FilesSink(config)
     try:
         claim = sink.claim(key, run_id=f"run-{load_id}", holder="test")
-        pieces = tuple(Slice(index) for index in range(len(slices)))
-        load = OpenLoad(load_id, "run", "intent", window or Window(), pieces, "snapshot")
+        pieces = tuple(Slice(index, again=again) for index in range(len(slices)))
+        load = OpenLoad(load_id, "run", "intent", Window(), pieces, "snapshot")
         if resume and claim.receipt is not None and claim.receipt.load_id == load_id:
             return Outcome(claim.receipt, {})
         if resume and claim.pending is not None:
@@ -938,7 +938,7 @@ def test_cursor_windows(tmp_path: Path, kind: str, cursors: list[Any], format_: 
     write([(first, 1), (second, 2), (second, 3)])
     seen, window = move(Window(full=False))
     assert [1, 2, 3] == seen
-    assert (False, "max", 0, False) == (window.full, window.until_rule, window.null_rows, window.inclusive)
+    assert (False, "max", 0, False) == (window.full, window.until_rule, window.null_rows, window.again is not None)
 
     later = Window(full=False, after=window.until, ties=window.ties)
     seen, again = move(later)
@@ -948,19 +948,19 @@ def test_cursor_windows(tmp_path: Path, kind: str, cursors: list[Any], format_: 
 
     write([(first, 1), (second, 2), (second, 3), (second, 4)])
     seen, again = move(later)
-    assert ([2, 3, 4], True) == (seen, again.inclusive)
+    assert ([2, 3, 4], True) == (seen, again.again is not None)
     assert again.ties != window.ties
 
     write([(first, 1), (second, 2), (second, 3), (third, 5)])
     seen, again = move(later)
-    assert ([5], False) == (seen, again.inclusive)
+    assert ([5], False) == (seen, again.again is not None)
     seen, pinned = move(replace(again))
     assert ([5], again) == (seen, pinned)
 
     write([(first, 1)])
     seen, back = move(later)
     assert window.until == back.until
-    assert ([], True) == (seen, back.inclusive)
+    assert ([], True) == (seen, back.again is not None)
 
     write([(first, 1), (second, 2), (second, 3), (None, 6)])
     error = failure(DataError, lambda: move(later))
@@ -1175,8 +1175,7 @@ def test_what_files_cannot_do_is_refused(tmp_path: Path) -> None:
     assert 3 == len(read(tmp_path / "one.csv"))
     failure(ConfigError, lambda: put(single, columns, [batch], write="append", load_id="x"))
     failure(ConfigError, lambda: put(folder, columns, [batch], write="merge"))
-    ties = Window(full=False, after="1", until="2", inclusive=True)
-    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", window=ties))
+    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", again=True))
     put(folder, columns, [batch], write="append", load_id="y")
     failure(SchemaError, lambda: put(folder, columns, [batch], load_id="z"))
     failure(SchemaError, lambda: put(folder, columns[:2], [batch.select([0, 1])], write="append", load_id="z"))

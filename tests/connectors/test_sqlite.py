@@ -115,7 +115,7 @@ def load(
     key: tuple[str, ...] = (),
     cursor: str = "",
     load_id: str = "load-1",
-    inclusive: bool = False,
+    again: tuple[int, ...] = (),
 ) -> Loaded:
     """Claim, stage one slice per batch, publish with a digest, check the ledger, release."""
     table = Table("main", name)
@@ -132,7 +132,7 @@ def load(
         exists=existing is not None,
         primary_key=key,
         cursor=cursor,
-        inclusive=inclusive,
+        again=again,
         digest=True,
     )
     strategy = STRATEGIES[write]
@@ -152,7 +152,7 @@ def load(
     def check(results: Results) -> Receipt:
         balance = strategy.balance(sum(batch.num_rows for batch in batches), results)
         assert [] == [str(equation) for equation in balance.equations if not equation.holds]
-        if not inclusive and balance.sink is not None:
+        if not again and balance.sink is not None:
             assert digest(columns, batches) == balance.sink
         seen.append(results)
         return Receipt(load_id, "run-1", Window(), {"final": balance.final}, "now")
@@ -729,7 +729,7 @@ def test_cursor_windows(
     assert [100] == found
     run_sql(path, (insert, (102, above)))
     fourth, found = window(third)
-    assert fourth.inclusive
+    assert fourth.again is not None
     assert [100, 102] == found
 
 
@@ -828,9 +828,7 @@ def test_append_with_ties(tmp_path: Path) -> None:
     second = pa.record_batch({"at": pa.array([2, 2, 2, 3]), "v": pa.array(["b", "b", "B", None])})
     with closing(sink(tmp_path / "b.db")) as target:
         load(target, columns_of(first), [first], write="append", cursor="at")
-        loaded = load(
-            target, columns_of(second), [second], write="append", cursor="at", load_id="load-2", inclusive=True
-        )
+        loaded = load(target, columns_of(second), [second], write="append", cursor="at", load_id="load-2", again=(0,))
     assert [2, 2] == [loaded.results[name] for name in ("unchanged", "inserted")]
     assert [(1, "a"), (2, "b"), (2, "b"), (2, "B"), (3, None)] == run_sql(tmp_path / "b.db", "SELECT * FROM t")
 

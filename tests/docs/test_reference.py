@@ -77,7 +77,7 @@ def test_every_field_of_a_record_is_described(tmp_path: Path) -> None:
         "pipeline": "fields",
         "source": {"connector": "files", "path": str(tmp_path / "t.csv")},
         "sink": {"connector": "duckdb", "path": str(tmp_path / "w.duckdb")},
-        "streams": {"t": {"primary_key": "id", "cursor": "at", "proof": "digest"}},
+        "streams": {"t": {"primary_key": "id", "cursor": {"column": "at", "lookback": "1d"}, "proof": "digest"}},
     }
     record = json.loads(dpone.run(manifest, store=tmp_path / "store").to_json())
     assert record["status"] == "succeeded"

@@ -275,6 +275,7 @@ def _near(path: Path | None) -> Path | None:
 @option("--write", metavar="MODE", help="replace, append, merge or append_snapshot.  [default: by cursor and key]")
 @option("--primary-key", multiple=True, metavar="COLUMN", help="Repeat it for a key of several columns.")
 @option("--cursor", metavar="COLUMN", help="Copy only what is new since the last time, by this column.")
+@option("--lookback", metavar="TIME", help="How far behind the last time rows may still appear: 1h, 0s.")
 @option("--proof", metavar="LEVEL", help="none, counts or digest.")
 @option("--save", metavar="PATH", help="Write the manifest of this copy as well.")
 @option("-y", "--yes", is_flag=True, help="Let --save overwrite a file.")
@@ -288,6 +289,7 @@ def copy(
     write: str | None,
     primary_key: Sequence[str],
     cursor: str | None,
+    lookback: str | None,
     proof: str | None,
     save: str | None,
     yes: bool,  # noqa: FBT001
@@ -301,8 +303,9 @@ def copy(
 
     if save is not None and not yes and Path(save).exists():
         raise click.UsageError(f"{save} exists; pass --yes to overwrite it")
+    column = {"column": cursor, "lookback": int(lookback) if lookback.isdigit() else lookback} if lookback else cursor
     wanted = {
-        "target": target, "write": write, "primary_key": list(primary_key), "cursor": cursor, "proof": proof
+        "target": target, "write": write, "primary_key": list(primary_key), "cursor": column, "proof": proof
     }  # fmt: skip
     draft = starter.one_stream(
         source, sink, table=table or "", settings={k: v for k, v in wanted.items() if v}, use=terminal.use

@@ -229,7 +229,8 @@ def _window(window: Window, cursor: str) -> str:
     nulls = f" and {_many(window.null_rows, 'row')} without {cursor}" if window.null_rows else ""
     if window.after is None:
         return f"{cursor} up to {window.until}{nulls}, first load"
-    return f"{cursor} {'from' if window.inclusive else 'after'} {window.after} up to {window.until}{nulls}"
+    start = f"after {window.after}" if window.again is None else f"from {window.again}"
+    return f"{cursor} {start} up to {window.until}{nulls}"
 
 
 def _types(plan: StreamPlan) -> str:

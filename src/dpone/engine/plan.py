@@ -11,19 +11,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import type_name
 from dpone.engine.columns import ColumnPlan, Drift, Write, check_width, decide_columns, fold
-from dpone.errors import ConfigError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
+from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import (
     Capability,
     Connector,
     Discover,
     Receipt,
     Sink,
+    Slice,
     Source,
     Step,
     Stream,
@@ -35,7 +37,7 @@ from dpone.sdk import (
 )
 from dpone.sql.dialect import Dialect
 from dpone.sql.sink import stage_table
-from dpone.sql.source import split_name
+from dpone.sql.source import no_lookback, split_name
 from dpone.strategy import STRATEGIES, Publication
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ class StreamPlan:
         """The digest of everything decided; equal intents may continue each other's open load."""
         decided = {
             "key": str(self.key),
-            "source": {**asdict(self.source), "casts": dict(self.source.casts)},
+            "source": {**asdict(self.source), "casts": dict(self.source.casts), "lookback": str(self.source.lookback)},
+            "instance": self.schema.instance,
             "columns": [asdict(column) for column in self.columns],
             "existing": dict(self.existing.columns) if self.existing else None,
             "write": self.write,
@@ -88,8 +91,20 @@ class StreamPlan:
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
-    def steps(self, dialect: Dialect, load_id: str, window: Window) -> tuple[Step, ...]:
+    @property
+    def cursor(self) -> str:
+        """The column that orders versions of a row; none when the source's own order is read by."""
+        return self.source.cursor if self.schema.column(self.source.cursor) else ""
+
+    @property
+    def version(self) -> tuple[str, ...]:
+        """The columns that tell versions of a row apart, none where there is no key."""
+        key = self.source.primary_key
+        return tuple(dict.fromkeys((*key, self.cursor))) if key and self.cursor else ()
+
+    def steps(self, dialect: Dialect, load_id: str, slices: Sequence[Slice]) -> tuple[Step, ...]:
         """The publication of a load as SQL."""
+        again = tuple(piece.ordinal for piece in slices if piece.again)
         columns = dialect.stored(self.schema.columns, self.target.schema)
         publication = Publication(
             dialect=dialect,
@@ -99,8 +114,9 @@ class StreamPlan:
             exists=self.existing is not None,
             added=tuple(column for column in columns if column.name in self.added),
             primary_key=self.primary_key if self.write == "merge" else (),
-            cursor=self.source.cursor,
-            inclusive=window.inclusive,
+            cursor=self.cursor,
+            again=again,
+            version=self.version,
             digest=self.proof == "digest",
         )
         return tuple(STRATEGIES[self.write].steps(publication))
@@ -259,7 +275,7 @@ def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     finally:
         reading.close()
     dialect = sink.dialect
-    steps = plan.steps(dialect, "LOAD", window) if isinstance(dialect, Dialect) else ()
+    steps = plan.steps(dialect, "LOAD", slices) if isinstance(dialect, Dialect) else ()
     return Preview(plan.stream, plan, window, len(slices), queries, steps, last=last)
 
 
@@ -270,12 +286,24 @@ def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
     if receipt is None or receipt.window.full or plan.existing is None:
         return Window(full=False)  # a target that was dropped is loaded from the beginning
     _check_origin(plan, receipt)
-    return Window(full=False, after=receipt.window.until, ties=receipt.window.ties)
+    if receipt.window.seen and receipt.extra.get("instance", "") != plan.schema.instance:
+        if plan.write == "append":
+            raise ConflictError(
+                f"the server of {plan.stream} is another one than at its last load, or was restored, and does not know "
+                "which rows were read; appending all of them would double those that were",
+                remedy=f"use write: merge; or empty the target, then dpone reset -s {plan.stream}",
+                code="DP703",
+            )
+        return Window(full=False)  # everything is read again, and what is there already is unchanged
+    return Window(full=False, after=receipt.window.until, ties=receipt.window.ties, since=receipt.window.seen)
 
 
 def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
     """A checkpoint is a position in one cursor over one set of rows; of others it says nothing."""
-    for name, what in (("cursor", "cursor"), ("cursor_type", "type of the cursor"), ("filter", "filter")):
+    parts = {"cursor": "cursor", "cursor_type": "type of the cursor", "filter": "filter"}
+    if plan.source.lookback is None:  # which bounds what came late before it was set, too
+        parts["late"] = "way to find late rows"
+    for name, what in parts.items():
         if name in receipt.extra and receipt.extra[name] != plan.origin[name]:
             raise ConfigError(
                 f"the {what} of {plan.stream} has changed since its last load, whose checkpoint means nothing now",
@@ -294,6 +322,8 @@ def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[st
         "cursor": stream.cursor,
         "cursor_type": "number" if numbers else name.partition("[")[0],
         "filter": hashlib.sha256(stream.filter.encode()).hexdigest()[:16] if stream.filter else "",
+        "late": "lookback" if stream.lookback is not None else stream.clock or "default",
+        "instance": schema.instance,
     }
 
 
@@ -304,10 +334,11 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     schema = source.describe(stream)
     whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
     primary_key = config.primary_key or (schema.primary_key if whole else ())
-    stream = replace(stream, primary_key=primary_key)
     write, snapshot = _write(config, primary_key)
+    stream = replace(stream, primary_key=primary_key, apart=write == "append" and bool(config.cursor))
     _check_writing(config, destination, write)
     _check_modes(config, write, schema, snapshot=snapshot)
+    _check_late(config, origin, destination, write, schema)
 
     target = _target(manifest, config)
     _check_cursor(config, schema)
@@ -327,9 +358,6 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         if (write == "merge" and config.cursor in primary_key)
         else []
     )
-    late = origin.supports(Capability.READ_LATE_COMMITS)
-    if config.cursor and late.level != "full":
-        notes.append(f"{late.why}; {late.instead}")
     return StreamPlan(
         stream=config.name,
         key=StreamKey(manifest.pipeline, stream.name, target),
@@ -362,6 +390,8 @@ def _stream(manifest: Manifest, config: StreamConfig) -> Stream:
         primary_key=config.primary_key,
         cursor=config.cursor,
         null_cursor=config.null_cursor,
+        clock=config.clock,
+        lookback=config.lookback,
         include=config.include,
         exclude=config.exclude,
         casts=config.casts,
@@ -457,6 +487,45 @@ def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, sn
             remedy="use write: merge with a primary key, or nulls: refuse",
             code="DP134",
         )
+
+
+def _check_late(
+    config: StreamConfig, origin: Connector, destination: Connector, write: Write, schema: StreamSchema
+) -> None:
+    """Rows with a cursor value of before the checkpoint are found, or looked back for, or the stream is refused."""
+    if not config.cursor:
+        return
+    where = config.at("cursor")
+    late, column = origin.supports(Capability.READ_LATE_COMMITS), schema.column(config.cursor)
+    if late.level != "full" and config.lookback is None:
+        raise ConfigError(
+            f"{config.name}: rows that come late, with a {config.cursor} of before, would be missed: {late.why}",
+            where=where,
+            remedy=f"say how late they may be: cursor: {{column: {config.cursor}, lookback: 1h}} (0s: never); or load "
+            "without a cursor",
+            code="DP138",
+        )
+    if config.lookback and write == "append":
+        _need(destination, Capability.WRITE_TIES, "append with a lookback", where)
+    if column is None and (config.lookback is not None or config.null_cursor == "load"):
+        raise ConfigError(
+            f"{config.cursor} is no column, so there is nothing to look back by and no NULL",
+            where=where,
+            remedy=f"write cursor: {config.cursor}",
+            code="DP139",
+        )
+    if column is None and write == "append":
+        raise ConfigError(
+            f"write: append by {config.cursor} would add every version of a row, also those that only moved",
+            where=config.at("write"),
+            remedy="use write: merge with a primary key, or a column as the cursor",
+            code="DP133",
+        )
+    if config.lookback and column is not None and not column.kept:
+        name = type_name(column.type)
+        timed, numbered = name.startswith(("date", "timestamp")), name.startswith(("int", "uint", "decimal"))
+        if not (timed if isinstance(config.lookback, timedelta) else numbered):
+            raise no_lookback(config.name, config.cursor, config.lookback)
 
 
 def _check_cursor(config: StreamConfig, schema: StreamSchema) -> None:

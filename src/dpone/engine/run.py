@@ -260,9 +260,10 @@ def _spec(plan: StreamPlan, sink: Sink, load: OpenLoad) -> LoadSpec:
         columns=plan.schema.columns,
         write=plan.write,
         primary_key=plan.primary_key,
-        cursor=plan.source.cursor,
+        cursor=plan.cursor,
+        version=plan.version,
         proof=plan.proof,
-        steps=plan.steps(dialect, load.load_id, load.window) if isinstance(dialect, Dialect) else (),
+        steps=plan.steps(dialect, load.load_id, load.slices) if isinstance(dialect, Dialect) else (),
     )
 
 

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,6 +58,8 @@ class StreamConfig:
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
     null_cursor: Literal["refuse", "load"] = "refuse"
+    clock: Literal["", "transaction"] = ""
+    lookback: timedelta | int | None = None
     write: Literal["", "replace", "append", "merge", "append_snapshot"] = ""
     target: str = ""
     include: tuple[str, ...] = ()
@@ -154,11 +157,14 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         said |= settings.model_dump(exclude_unset=True) if settings is not None else {}
     key, cursor, columns = said.get("primary_key", ()), said.get("cursor", ""), said.get("columns", {})
     rule: dict[str, Any] = {"column": cursor} if isinstance(cursor, str) else cursor
+    lookback = rule.get("lookback")
     return StreamConfig(
         name=name,
         primary_key=(key,) if isinstance(key, str) else tuple(key),
         cursor=rule["column"],
         null_cursor=rule.get("nulls", "refuse"),
+        clock=rule.get("clock", ""),
+        lookback=models.duration(lookback) if isinstance(lookback, str) else lookback,
         write=said.get("write", ""),
         target=said.get("target", ""),
         include=tuple(columns.get("include", ())),

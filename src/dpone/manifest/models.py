@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -58,6 +59,15 @@ Write = Literal["replace", "append", "merge", "append_snapshot"]
 Proof = Literal["none", "counts", "digest"]
 
 
+Duration = Annotated[str, Field(pattern=r"^\d+[smhd]$", json_schema_extra={"examples": ["30s", "10m", "1h", "2d"]})]
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration(text: str) -> timedelta:
+    """What a `Duration` says."""
+    return timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
+
+
 def _optional(description: str) -> Any:
     """A key that may be absent. Its default None does not allow null: `write:` with nothing after it is an error."""
     return Field(default=None, description=description)
@@ -70,12 +80,29 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
+def _by_number(value: Any) -> str:
+    return "@number" if isinstance(value, int) else "@text"
+
+
+Lookback = Annotated[
+    Annotated[Duration, Tag("@text")] | Annotated[Annotated[int, Field(ge=0)], Tag("@number")],
+    Discriminator(_by_number),
+]
+
+
 class Cursor(_Model):
-    """A cursor column with a rule for the rows in which it is NULL."""
+    """A cursor column with a rule for the rows in which it is NULL, and for those that are committed late."""
 
     column: Text = Field(description="the column that grows with every change of a row")
     nulls: Literal["refuse", "load"] = Field(
         default="refuse", description="rows whose cursor is NULL: refuse the load, or load them in every run"
+    )
+    clock: Literal["transaction"] = _optional(
+        "transaction: the values are the database's own now() in the transaction that writes the row; the window then"
+        " ends before the start of the oldest open transaction"
+    )
+    lookback: Lookback = _optional(
+        "how far behind the last checkpoint rows may still appear, a time (1h) or a number; all of that is read again"
     )
 
 

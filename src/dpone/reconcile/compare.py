@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from dpone.arrow.digest import ALGORITHM, undigestible
-from dpone.errors import ConfigError
+from dpone.errors import ConfigError, ConflictError
 from dpone.sdk import Column, Digest, Receipt, Sink, Source, Stream, StreamSchema, Table, Window
 
 if TYPE_CHECKING:
@@ -79,20 +79,28 @@ def _compare(
     skipped = "; ".join(filter(None, (undigestible(column) for column in schema.columns)))
     shown = replace(schema, columns=columns)
     window = receipt.window if receipt is not None else Window(full=not stream.cursor)
-    if window.full or window.until is None:
+    incremental = not window.full and (window.until is not None or bool(window.seen))
+    if receipt is not None and window.seen and receipt.extra.get("instance", "") != schema.instance:
+        raise ConflictError(
+            f"the server of {stream.name} is another one than at its last load, or was restored",
+            remedy="run once, then compare",
+            code="DP703",
+        )
+    if not incremental:
         reading = source.open(replace(stream, cursor=""), shown, Window(full=True))
     else:
-        reading = source.open(stream, shown, replace(window, after=None, inclusive=False, ties="", null_rows=0))
+        reading = source.open(stream, shown, replace(window, after=None, again=None, since="", ties="", null_rows=0))
     try:
         left = sum((reading.digest(piece) for piece in reading.slices), Digest())
     finally:
         reading.close()
     pending, without = 0, None
-    if not window.full and window.until is not None and stream.primary_key:
+    if incremental and stream.primary_key:
         keys = tuple(column for column in schema.columns if column.name in stream.primary_key)
         # A source may need the cursor's own column to know how to compare it.
         needed = tuple(c for c in schema.columns if c.name in (*stream.primary_key, stream.cursor))
-        later = source.open(stream, replace(schema, columns=needed), Window(full=False, after=window.until))
+        rest = Window(full=False, after=window.until, since=window.seen, fixed=True)
+        later = source.open(stream, replace(schema, columns=needed), rest)
         try:
             if not later.window.empty:
                 pending = sum(later.digest(piece).rows for piece in later.slices)  # rows without a cursor value too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -50,12 +51,17 @@ class NativeType:
 
 @dataclass(frozen=True, slots=True)
 class StreamSchema:
-    """What a source says of one stream. `estimated_rows` is the system's own estimate, or None."""
+    """What a source says of one stream. `estimated_rows` is the system's own estimate, or None.
+
+    `instance` names the server that holds the rows, in one of its lives: marks like `Window.since` mean nothing on
+    another one, or on one that was restored.
+    """
 
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...] = ()
     estimated_rows: int | None = None
     server_version: str = ""
+    instance: str = ""
 
     def column(self, name: str) -> Column | None:
         """The column of exactly this name, or None."""
@@ -68,19 +74,29 @@ class Stream:
 
     `casts` maps a column to one of the type names of `dpone.arrow.types.parse_type` and is applied by the source.
     `filter` is a predicate in the source's own SQL. `slice_rows` is the wished number of rows per slice.
-    `keep_native` is set when the sink is the same system (see `Column.native`).
+    `keep_native` is set when the sink is the same system (see `Column.native`). `apart` asks that rows which an
+    earlier load may have read come in slices of their own, marked `again`, and there every cursor value with all of
+    its rows: a sink that cannot tell rows by their key compares them with those it has.
+
+    `cursor` may also be a name that the source itself gives to an order of its rows (PostgreSQL: `xmin`). `clock` of
+    "transaction" says that the cursor's values are the start of the transaction that wrote the row, by the database's
+    clock. `lookback` is how far behind the last checkpoint rows may still appear: a time for cursors that are times,
+    a number for numbers.
     """
 
     name: str
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
     null_cursor: Literal["refuse", "load"] = "refuse"
+    clock: Literal["", "transaction"] = ""
+    lookback: timedelta | int | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     casts: Mapping[str, str] = field(default_factory=dict)
     filter: str = ""
     slice_rows: int = 1_000_000
     keep_native: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,35 +130,49 @@ class Digest:
 class Window:
     """The part of a stream that one load moves: cursor values in `(after, until]`, or everything.
 
-    Values are the source's own text form of the cursor. `inclusive` makes it `[after, until]`: the rows at `after`
-    have changed since they were loaded (`ties` of the last receipt differ) and are read again.
-    `ties` is the digest of the source rows whose cursor equals `until`; empty, nothing is known of them and the bound
-    is strict. `null_rows` counts the rows with a NULL
-    cursor, which are read in addition. `full` marks a load of the whole stream.
+    Values are the source's own text form of the cursor. With `again` the rows in `[again, after]` are read once
+    more: those at `after` have changed since they were loaded (`ties` of the last receipt differ), or the stream looks
+    back. `ties` is the digest of the source rows whose cursor equals `until`; empty, nothing is known of them and the
+    bound is strict. `null_rows` counts the rows with a NULL cursor, which are read in addition. `full` marks a load of
+    the whole stream.
+
+    A source that knows when a row was written puts into `seen` what its snapshot has seen to its end, in a form of
+    its own. The next load gets it as `since` and holds what was written after that and is `seen` now, whatever its
+    cursor: a row that was committed late is in the next window. `after` and `until` then only say how far the cursor
+    came. `fixed` says that the bounds are set. `until_rule` says how the upper one was found.
     """
 
     full: bool = True
     after: str | None = None
     until: str | None = None
-    inclusive: bool = False
+    again: str | None = None
     ties: str = ""
     null_rows: int = 0
     until_rule: str = ""
+    since: str = ""
+    seen: str = ""
+    fixed: bool = False
 
     @property
     def empty(self) -> bool:
-        """Whether a cursor window holds no row."""
-        return not self.full and self.null_rows == 0 and not self.inclusive and self.until == self.after
+        """Whether the bounds alone say that a cursor window holds no row."""
+        if self.full or self.null_rows or self.again is not None:
+            return False
+        return self.since == self.seen if self.seen else self.until == self.after
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One independent piece of a window. `lower` and `upper` are bounds that only its source interprets."""
+    """One independent piece of a window. `lower` and `upper` are bounds that only its source interprets.
+
+    `again` marks rows that an earlier load may have read, see `Stream.apart`.
+    """
 
     ordinal: int
     lower: str = ""
     upper: str = ""
     label: str = ""
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +274,8 @@ class LoadSpec:
     """Everything a sink needs for one load.
 
     `columns` are the columns of the target in order. `steps` is the publication for a SQL sink, rendered by the
-    strategy; a sink without SQL acts on `write` and returns results of the same names.
+    strategy; a sink without SQL acts on `write` and returns results of the same names. `version` are the columns that
+    tell versions of rows apart (key and cursor), none if only all of their values do.
     """
 
     load: OpenLoad
@@ -253,5 +284,6 @@ class LoadSpec:
     write: Literal["replace", "append", "merge"]
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
+    version: tuple[str, ...] = ()
     proof: Literal["none", "counts", "digest"] = "counts"
     steps: tuple[Step, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dpone.arrow.digest import undigestible
 from dpone.arrow.fidelity import of_cast
 from dpone.arrow.types import parse_type
-from dpone.errors import DataError, SchemaError
+from dpone.errors import ConfigError, DataError, SchemaError
 from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Table, Window
 
 if TYPE_CHECKING:
@@ -53,10 +54,39 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class CursorSql:
-    """How a system writes cursor values as text and back. `{}` is the column or the literal."""
+    """How a system writes cursor values as text and back; each takes and gives an expression.
+
+    `back` is a value less a look-back, empty where the cursor's type has no such step.
+    """
 
     to_text: Callable[[str], str]
     from_text: Callable[[str], str]
+    back: Callable[[str, timedelta | int], str] = lambda _value, _lookback: ""
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Where a cursor window must end, so that nothing can be committed below it later.
+
+    `below` is an exclusive bound in the text form of the cursor, `rule` says how it was found.
+    """
+
+    below: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a system knows of when its rows were written.
+
+    `seen` is what this snapshot has seen to its end, and equal only where nothing ended in between. `between` renders
+    the predicate of the rows written after one such text and seen by another; without the first: all rows seen by
+    it, without the second: all rows written after the first. `rule` says how `seen` was found.
+    """
+
+    seen: str
+    between: Callable[[str, str], str]
+    rule: str
 
 
 class SqlReading:
@@ -73,6 +103,8 @@ class SqlReading:
         cursor: CursorSql,
         cut: Cut,
         snapshot: str = "",
+        horizon: Horizon | None = None,
+        written: Written | None = None,
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
@@ -82,11 +114,15 @@ class SqlReading:
         self._relation = relation
         self._cursor = cursor
         self._cut = cut
+        self._horizon = horizon
+        self._written = written
         self._on_close = on_close
         self._column = self._dialect.quote(stream.cursor) if stream.cursor else ""
         self.snapshot = snapshot
         self.window = self._fix(window)
         self.slices = cut.slices()
+        if stream.apart and self._has_again():
+            self.slices += (Slice(len(self.slices), label="what came late, or may have", again=True),)
 
     def query(self, piece: Slice) -> str:
         """The SELECT of one slice."""
@@ -109,7 +145,8 @@ class SqlReading:
         self._on_close()
 
     def _conditions(self, piece: Slice) -> list[str]:
-        return self._filter() + self._bounds(self.window) + self._cut.predicate(piece)
+        bounds = self._again(self.window) if piece.again else self._bounds(self.window)
+        return self._filter() + bounds + self._cut.predicate(piece)
 
     def _filter(self) -> list[str]:
         return [f"({self._stream.filter})"] if self._stream.filter else []
@@ -117,15 +154,34 @@ class SqlReading:
     def _bounds(self, window: Window) -> list[str]:
         if window.full:
             return []
+        if self._written is not None and not self._has_again():
+            return [self._written.between(window.since, window.seen)]
         parts = []
-        if window.after is not None:
-            parts.append(f"{self._column} {'>=' if window.inclusive else '>'} {self._value(window.after)}")
-        if window.until is not None:
+        if self._written is not None:
+            parts.append(self._written.between("", window.seen))
+        if window.again is not None and not self._stream.apart:
+            parts.append(f"{self._column} >= {self._value(window.again)}")
+        elif window.after is not None:
+            parts.append(f"{self._column} > {self._value(window.after)}")
+        if window.until is not None and self._written is None:
             parts.append(f"{self._column} <= {self._value(window.until)}")
-        else:
-            parts.append("1 = 0")  # no row has a cursor value
-        condition = " AND ".join(parts)
+        condition = " AND ".join(parts) or "1 = 0"  # no row has a cursor value
         return [f"({condition} OR {self._column} IS NULL)" if window.null_rows else f"({condition})"]
+
+    def _again(self, window: Window) -> list[str]:
+        """Rows that an earlier load may have read, every cursor value with all of its rows."""
+        known = f"{self._column} <= {self._value(window.after or '')}"
+        if self._written is None:
+            return [f"{self._column} >= {self._value(window.again or '')} AND {known}"]
+        late = self._where([*self._filter(), self._written.between(window.since, window.seen), known])
+        seen = self._written.between("", window.seen)
+        return [f"{seen} AND {self._column} IN (SELECT {self._column} FROM {self._relation}{late})"]
+
+    def _has_again(self) -> bool:
+        window = self.window
+        if self._written is not None:
+            return bool(self._stream.apart and window.since and window.after is not None)
+        return window.again is not None
 
     def _value(self, text: str) -> str:
         return self._cursor.from_text(self._dialect.literal(text))
@@ -139,30 +195,58 @@ class SqlReading:
         return self._session.digest(relation, columns)
 
     def _fix(self, window: Window) -> Window:
-        if not self._stream.cursor:
-            return replace(window, full=True)
-        if window.until is not None:
+        if window.fixed:
             return window  # pinned by the open load
-        null_rows = self._null_rows()
-        if null_rows and self._stream.null_cursor == "refuse":
-            raise DataError(
-                f"{null_rows} rows of {self._stream.name} have no value in the cursor {self._stream.cursor}",
-                remedy="set cursor: {column: ..., nulls: load} to load them in every run, or filter them out",
-                code="DP411",
-            )
-        [(until,)] = self._session.rows(
-            f"SELECT {self._cursor.to_text(f'max({self._column})')} FROM {self._relation}{self._where(self._filter())}"
-        )
-        return self._ties(
-            replace(window, full=False, null_rows=null_rows, until_rule="max"), None if until is None else str(until)
-        )
+        if self._written is not None:
+            return self._fix_written(window, self._written)
+        if not self._stream.cursor:
+            return replace(window, full=True, fixed=True)
+        null_rows = self._null_rows(self._filter())
+        below = [f"{self._column} < {self._value(self._horizon.below)}"] if self._horizon else []
+        until = self._greatest([*self._filter(), *below])
+        rule = self._horizon.rule if self._horizon else "max"
+        window = replace(window, full=False, null_rows=null_rows, until_rule=rule, fixed=True)
+        return self._back(window, until) if self._stream.lookback else self._ties(window, until)
 
-    def _null_rows(self) -> int:
+    def _fix_written(self, window: Window, written: Written) -> Window:
+        window = replace(window, full=False, seen=written.seen, ties="", until_rule=written.rule, fixed=True)
+        if not self._column:
+            return window
+        self._null_rows([*self._filter(), written.between(window.since, window.seen)])
+        until = self._greatest([*self._filter(), written.between("", window.seen)])
+        return replace(window, until=until)
+
+    def _greatest(self, conditions: list[str]) -> str | None:
+        [(until,)] = self._session.rows(
+            f"SELECT {self._cursor.to_text(f'max({self._column})')} FROM {self._relation}{self._where(conditions)}"
+        )
+        return None if until is None else str(until)
+
+    def _back(self, window: Window, until: str | None) -> Window:
+        """A window that begins before the last checkpoint: what came late behind it is read, and the rest again."""
+        if window.after is None or self._stream.lookback is None:
+            return replace(window, until=until)
+        low = self._cursor.back(self._value(window.after), self._stream.lookback)
+        if not low:
+            raise no_lookback(self._stream.name, self._stream.cursor, self._stream.lookback)
+        if until is None or self._behind(until, window.after):
+            until = window.after
+        [(again,)] = self._session.rows(f"SELECT {self._cursor.to_text(low)}")
+        return replace(window, again=str(again), until=until, ties="")
+
+    def _null_rows(self, conditions: list[str]) -> int:
+        """How many rows have no cursor value. Raises DataError when there are some and the stream refuses them."""
         column = self._schema.column(self._stream.cursor)
         if column is not None and not column.nullable:
             return 0
-        where = self._where([*self._filter(), f"{self._column} IS NULL"])
+        where = self._where([*conditions, f"{self._column} IS NULL"])
         [(count,)] = self._session.rows(f"SELECT count(*) FROM {self._relation}{where}")
+        if count and self._stream.null_cursor == "refuse":
+            raise DataError(
+                f"{count} rows of {self._stream.name} have no value in the cursor {self._stream.cursor}",
+                remedy="set cursor: {column: ..., nulls: load} to load them in every run, or filter them out",
+                code="DP411",
+            )
         return int(count)
 
     def _ties(self, window: Window, until: str | None) -> Window:
@@ -172,9 +256,9 @@ class SqlReading:
                 window = replace(window, until_rule=BEHIND)
             until = window.after
         before = window.ties
-        inclusive = window.after is not None and bool(before) and before != str(self._at(window.after))
-        ties = before if until == window.after and not inclusive else str(self._at(until)) if until is not None else ""
-        return replace(window, until=until, inclusive=inclusive, ties=ties)
+        changed = window.after is not None and bool(before) and before != str(self._at(window.after))
+        ties = before if until == window.after and not changed else str(self._at(until)) if until is not None else ""
+        return replace(window, until=until, again=window.after if changed else None, ties=ties)
 
     def _at(self, value: str) -> Digest:
         return self._digest([*self._filter(), f"{self._column} = {self._value(value)}"])
@@ -184,6 +268,16 @@ class SqlReading:
             f"SELECT CASE WHEN {self._value(left)} < {self._value(right)} THEN 1 ELSE 0 END"
         )
         return bool(rows[0][0])
+
+
+def no_lookback(stream: str, cursor: str, lookback: timedelta | int | None) -> ConfigError:
+    """The refusal of a look-back that the cursor's type has no step for."""
+    amount = "a time" if isinstance(lookback, timedelta) else "a number"
+    return ConfigError(
+        f"the lookback of {stream} is {amount}, which cannot be taken off the cursor {cursor}",
+        remedy="give a time (1h) for a date or timestamp, a number for an integer or decimal",
+        code="DP139",
+    )
 
 
 def even_bounds(rows: int, first: int | None, last: int | None, slice_rows: int) -> list[int]:

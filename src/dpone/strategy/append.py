@@ -1,7 +1,8 @@
 """Append: the rows of the window are added.
 
-When the rows at the last checkpoint were read again (some changed, or came late), those of them that the target
-already holds, value by value and as often, are left out and counted as unchanged. So no tie is lost and none doubled.
+Where rows were read again, because some of them may have come late, those that the target already holds are left out
+and counted as unchanged: told by their key and cursor, or without a key value by value and as often. So no late row is
+lost and no other one doubled.
 
     read = staged
     staged = inserted + unchanged
@@ -26,8 +27,8 @@ class Append:
         steps = [*p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
         if p.digest:
             steps.append(p.digest_of("before_digest", p.into))
-        if p.inclusive and p.exists:
-            known = f"{p.dialect.arrival} IN ({_known_ties(p)})"
+        if p.again and p.exists:
+            known = f"{p.dialect.arrival} IN ({_known(p)})"
             if p.digest:
                 steps.append(p.digest_of("ties_digest", p.staged, known))
             steps.append(Step("rows", f"DELETE FROM {p.staged} WHERE {known}", "unchanged"))
@@ -59,24 +60,29 @@ class Append:
         )
 
 
-def _known_ties(p: Publication) -> str:
-    """The staged rows at the checkpoint (the lowest cursor staged) that the target already holds.
+def _known(p: Publication) -> str:
+    """The rows of the slices that were read again which the target already holds.
 
     Equal rows are numbered on both sides, so that two equal rows match two and not one.
     """
     d = p.dialect
     cursor = p.order()
-    old = [column for column in p.columns if column.name not in {added.name for added in p.added}]
+    added = {column.name for column in p.added}
+    told = [column for column in p.columns if column.name in p.version] or p.columns
+    old = [column for column in told if column.name not in added]
     values = ", ".join(d.identical(d.quote(column.name), column.native) for column in old)
+    again = f"_dpone_slice IN ({', '.join(map(str, p.again))})"
 
-    def numbered(table: str, extra: str) -> str:
+    def numbered(table: str, extra: str, where: str) -> str:
         return (
             f"(SELECT {p.names()}{extra}, row_number() OVER (PARTITION BY {values}) AS _dpone_copy FROM {table} "
-            f"WHERE {cursor} = (SELECT min({cursor}) FROM {p.staged}))"
+            f"WHERE {where})"
         )
 
+    between = f"{cursor} >= (SELECT min({cursor}) FROM {p.staged} WHERE {again})"
+    between += f" AND {cursor} <= (SELECT max({cursor}) FROM {p.staged} WHERE {again})"
     same = every([d.same(column, "s", "t") for column in old])
     return (
-        f"SELECT s._dpone_at FROM {numbered(p.staged, f', {d.arrival} AS _dpone_at')} AS s "
-        f"JOIN {numbered(p.into, '')} AS t ON s._dpone_copy = t._dpone_copy AND {same}"
+        f"SELECT s._dpone_at FROM {numbered(p.staged, f', {d.arrival} AS _dpone_at', again)} AS s "
+        f"JOIN {numbered(p.into, '', between)} AS t ON s._dpone_copy = t._dpone_copy AND {same}"
     )

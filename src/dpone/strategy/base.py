@@ -16,7 +16,8 @@ class Publication:
     """What a strategy renders: staged rows to be brought into a target.
 
     `columns` are the stored columns (native types of the sink). `added` are those that an existing target lacks.
-    `inclusive` says that the rows at the last checkpoint were read again. `digest` asks for the steps of a proof.
+    `again` are the slices with rows that an earlier load may have brought already; `version` are the columns that
+    tell versions of rows apart, none if only all of their values do. `digest` asks for the steps of a proof.
     """
 
     dialect: Dialect
@@ -27,7 +28,8 @@ class Publication:
     added: tuple[Column, ...] = ()
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
-    inclusive: bool = False
+    again: tuple[int, ...] = ()
+    version: tuple[str, ...] = ()
     digest: bool = False
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
@@ -71,7 +73,9 @@ class DuckDBSource:
             schema,
             window,
             relation=relation,
-            cursor=CursorSql(lambda column: f"CAST({column} AS VARCHAR)", lambda text: f"CAST({text} AS {native})"),
+            cursor=CursorSql(
+                lambda value: f"CAST({value} AS VARCHAR)", lambda text: f"CAST({text} AS {native})", _back(native)
+            ),
             cut=self._cut(table, relation, stream),
             on_close=self._session.rollback,
         )
@@ -121,3 +125,17 @@ class DuckDBSource:
             return Cut()
         [(rows, first, last)] = self._session.rows(f"SELECT count(*), min(rowid), max(rowid) FROM {relation}")
         return Cut("rowid", tuple(map(str, even_bounds(rows, first, last, stream.slice_rows))))
+
+
+def _back(native: str) -> Callable[[str, timedelta | int], str]:
+    """See `CursorSql.back`: times go back by an interval, numbers by a number."""
+
+    def back(value: str, lookback: timedelta | int) -> str:
+        timed = native.startswith(("DATE", "TIMESTAMP"))
+        if timed != isinstance(lookback, timedelta) or native in ("VARCHAR", "UUID", "TIME"):
+            return ""
+        if isinstance(lookback, int):
+            return f"{value} - {lookback:d}"
+        return f"CAST({value} - to_microseconds({lookback // timedelta(microseconds=1)}) AS {native})"
+
+    return back

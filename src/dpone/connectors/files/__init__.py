@@ -18,9 +18,10 @@ connector = Connector(
         Capability.READ_SLICES: FULL,
         Capability.READ_SNAPSHOT: FULL,
         Capability.READ_LATE_COMMITS: Support(
-            "not_implemented",
-            "rows that arrive later with a cursor value below the checkpoint are not seen later",
-            "load the stream without a cursor from time to time",
+            "impossible",
+            "a file does not say when a row was put into it",
+            "a lookback of the cursor, or a load without a cursor",
+            "https://parquet.apache.org/docs/file-format/",
         ),
         Capability.READ_FILTER: Support(
             "not_implemented",

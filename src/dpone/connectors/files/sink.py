@@ -273,6 +273,13 @@ class FilesLoad:
         with mapped(f"staging slice {piece.ordinal} of {self._spec.key.stream}", "sink"):
             self._state.slice_undone(piece.ordinal)
             rows = formats.write_slice(path, self._layout, self._spec.columns, batches)
+            if piece.again and rows:
+                path.unlink()
+                raise ConflictError(
+                    f"rows of {self._spec.key.stream} at or before the last checkpoint changed or came late; appending "
+                    "would double the others",
+                    remedy="use a database as the sink, or write: replace",
+                )
             sync(path)
             receipt = SliceReceipt(piece.ordinal, rows)
             self._state.slice_done(receipt)
@@ -412,11 +419,6 @@ def _refuse(spec: LoadSpec, places: Places) -> None:
             f"path is the one file {places.file}, and append writes one file per load",
             remedy="set path to a folder",
             code="DP130",
-        )
-    if spec.write == "append" and spec.load.window.inclusive:
-        raise ConflictError(
-            f"rows of {spec.key.stream} at the last checkpoint changed or came late; appending would double the others",
-            remedy="use a database as the sink, or write: replace",
         )
     other = places.folder if spec.write == "replace" else places.file
     if not places.single and (any(places.parts()) if spec.write == "replace" else other.exists()):

@@ -5,11 +5,13 @@ A cursor window is a full scan with a filter: files have no index, so every run 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +28,7 @@ from dpone.connectors.files.config import is_pattern, parse_name, stem, visible
 from dpone.connectors.files.errors import mapped
 from dpone.errors import ConfigError, DataError, SchemaError
 from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Window
-from dpone.sql.source import choose_columns
+from dpone.sql.source import choose_columns, no_lookback
 
 if TYPE_CHECKING:
     from dpone.connectors.files.config import FilesConfig, Layout
@@ -369,6 +371,9 @@ class FilesReading:
         self.snapshot = _token(found.files)
         self.slices = _slices(found, stream.slice_rows)
         self.window = self._fix(window)
+        if stream.apart and self.window.again is not None:
+            count = len(self.slices)
+            self.slices += tuple(replace(piece, ordinal=piece.ordinal + count, again=True) for piece in self.slices)
 
     def query(self, piece: Slice) -> str:
         """What is read and kept, in words."""
@@ -376,15 +381,16 @@ class FilesReading:
         parts = [f"read {piece.label}"]
         if not window.full:
             name = self._stream.cursor
-            after = f"{window.after} {'<=' if window.inclusive else '<'} " if window.after is not None else ""
-            parts.append(f"keep {after}{name} <= {window.until}" if window.until is not None else "keep none")
+            low, high = self._limits(piece)
+            ends = [f"{name} {sign} {value}" for sign, value in (low, high) if value is not None]
+            parts.append(f"keep {' and '.join(ends)}" if ends else "keep none")
             parts += [f"and those without {name}"] if window.null_rows else []
         return " ".join(parts)
 
     def read(self, piece: Slice) -> Iterator[pa.RecordBatch]:
         """The rows of one slice."""
         for batch in self._scan(piece, self._scanned):
-            kept = self._keep(batch)
+            kept = self._keep(batch, piece)
             if kept.num_rows:
                 yield kept if self._scanned is self._columns else kept.select(range(len(self._columns)))
 
@@ -424,26 +430,34 @@ class FilesReading:
 
     # -- windows, with the semantics of dpone.sql.source.SqlReading --------------------------------------------
 
-    def _keep(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _limits(self, piece: Slice) -> tuple[tuple[str, str | None], tuple[str, str | None]]:
+        """How the cursor values of a slice begin and end."""
+        window = self.window
+        again = window.again is not None and (piece.again or not self._stream.apart)
+        low = (">=", window.again) if again else (">", window.after)
+        return low, ("<=", window.after if piece.again else window.until)
+
+    def _keep(self, batch: pa.RecordBatch, piece: Slice) -> pa.RecordBatch:
         window, cursor = self.window, self._cursor
         if window.full or cursor is None:
             return batch
         have = batch.column(cursor.name)
-        # Without an `until` no row has a cursor value.
-        mask = pc.not_equal(have, have) if window.until is None else pc.less_equal(have, _value(window.until, cursor))
-        if window.after is not None:
-            compare = pc.greater_equal if window.inclusive else pc.greater
-            mask = pc.and_(mask, compare(have, _value(window.after, cursor)))
+        compare = {">=": pc.greater_equal, ">": pc.greater, "<=": pc.less_equal}
+        limits = [
+            compare[sign](have, _value(value, cursor)) for sign, value in self._limits(piece) if value is not None
+        ]
+        # Without any, no row has a cursor value.
+        mask = functools.reduce(pc.and_, limits) if limits else pc.not_equal(have, have)
         mask = pc.fill_null(mask, False)  # noqa: FBT003 - pyarrow's own signature
         if window.null_rows:
             mask = pc.or_(mask, pc.is_null(have))
         return batch.filter(mask)
 
     def _fix(self, window: Window) -> Window:
-        if self._cursor is None:
-            return replace(window, full=True)
-        if window.until is not None:
+        if window.fixed:
             return window  # pinned by the open load
+        if self._cursor is None:
+            return replace(window, full=True, fixed=True)
         bounds = self._bounds(self._cursor, window.after)
         if bounds.null_rows and self._stream.null_cursor == "refuse":
             raise DataError(
@@ -455,17 +469,20 @@ class FilesReading:
         behind = until is not None and window.after is not None and bounds.top is not None
         if until is None or (behind and _less(bounds.top, _value(window.after or "", self._cursor))):
             until, ties = window.after, str(bounds.at_after)
-        inclusive = window.after is not None and bool(window.ties) and window.ties != str(bounds.at_after)
-        if until == window.after and not inclusive:
+        again = window.after if window.ties and window.ties != str(bounds.at_after) else None
+        if until == window.after and again is None:
             ties = window.ties
+        if self._stream.lookback and window.after is not None:
+            again, ties = _back(window.after, self._stream, self._cursor), ""
         return replace(
             window,
             full=False,
             null_rows=bounds.null_rows,
             until_rule="max",
             until=until,
-            inclusive=inclusive,
+            again=again,
             ties=ties if until is not None else "",
+            fixed=True,
         )
 
     def _bounds(self, cursor: Column, after: str | None) -> _Bounds:
@@ -524,6 +541,19 @@ def _cursor(stream: Stream, found: Found) -> Column | None:
 
 def _value(text: str, cursor: Column) -> pa.Scalar:
     return values.one(values.parse(pa.array([text], pa.string()), cursor.type))[0]
+
+
+def _back(text: str, stream: Stream, cursor: Column) -> str:
+    """A cursor value, less the look-back. Raises SchemaError when the type has no such step."""
+    types, type_, lookback = pa.types, cursor.type, stream.lookback
+    timed = types.is_date(type_) or types.is_timestamp(type_)
+    if timed != isinstance(lookback, timedelta) or types.is_string(type_):
+        raise no_lookback(stream.name, stream.cursor, lookback)
+    value = _value(text, cursor)
+    if types.is_date(type_):
+        value = value.cast(pa.timestamp("us"))
+    low = pc.subtract(value, pa.scalar(lookback)).cast(type_, safe=False)
+    return str(values.to_text(pa.repeat(low, 1))[0].as_py())
 
 
 def _less(left: pa.Scalar, right: pa.Scalar) -> bool:

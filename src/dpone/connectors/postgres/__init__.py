@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dpone.sdk.connector import FULL, Capability, Connector, Support
+from dpone.sdk.connector import FULL, Capability, Connector
 
 connector = Connector(
     name="postgres",
@@ -14,13 +14,6 @@ connector = Connector(
     harness="dpone.connectors.postgres.harness:PostgresHarness",
     default_schema="public",
     extra="postgres",
-    capabilities={
-        **dict.fromkeys(Capability, FULL),
-        Capability.READ_LATE_COMMITS: Support(
-            "not_implemented",
-            "rows that are committed after a run, with a cursor value below its checkpoint, are not seen later",
-            "load the stream without a cursor from time to time",
-        ),
-    },
+    capabilities=dict.fromkeys(Capability, FULL),
 )
 """What the entry point `postgres` gives."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.postgres.dialect import canonical, castable, family, known, portable
 from dpone.connectors.postgres.session import PostgresSession
-from dpone.errors import ConflictError, DataError, PermissionDenied, SchemaError
+from dpone.errors import ConfigError, ConflictError, DataError, PermissionDenied, SchemaError
 from dpone.sdk import Column, Stream, StreamSchema, Table, Window
-from dpone.sql.source import CursorSql, Cut, SqlReading, choose_columns, join_name, split_name
+from dpone.sql.source import CursorSql, Cut, Horizon, SqlReading, Written, choose_columns, join_name, split_name
 
 if TYPE_CHECKING:
     from dpone.connectors.postgres.config import PostgresConfig
 
 _KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 _LOCKABLE = "rpv"  # LOCK TABLE takes tables and views: https://www.postgresql.org/docs/current/sql-lock.html
+_PG_SNAPSHOT = 130000  # https://www.postgresql.org/docs/release/13.0/: "xid8"
 _TID_SCAN = 140000  # https://www.postgresql.org/docs/release/14.0/: "ranges of TIDs"
 _CURSORS = frozenset(
     {
@@ -107,6 +110,41 @@ SELECT CASE WHEN NOT pg_is_in_recovery() THEN concat_ws('/',
 """
 
 
+# The life of a cluster: a restored or promoted one begins a new timeline, and may give transaction numbers again.
+_INSTANCE = """
+SELECT concat_ws('/',
+    CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE')
+         THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE inet_server_addr()::text END,
+    CASE WHEN has_function_privilege('pg_control_checkpoint()', 'EXECUTE')
+         THEN (SELECT timeline_id FROM pg_control_checkpoint()) END)
+"""
+
+# Of a partitioned table and of one that others inherit from, whatever holds the rows.
+_NOT_HEAPS = """
+WITH RECURSIVE below AS (
+    SELECT %s::oid AS oid UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.oid
+)
+SELECT c.oid::regclass::text FROM below JOIN pg_class c USING (oid) LEFT JOIN pg_am a ON a.oid = c.relam
+WHERE c.relkind NOT IN ('r', 'p', 'm') OR (c.relkind <> 'p' AND a.amname <> 'heap') LIMIT 1
+"""
+
+# Who is at work in this database, and since when. A session that has just begun shows its query before its transaction.
+_SESSIONS = """
+SELECT pg_is_in_recovery(), pg_has_role('pg_read_all_stats', 'USAGE'),
+       (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()),
+       count(*) FILTER (WHERE state = 'disabled'),
+       least(min(began), statement_timestamp() - %s::interval)::text,
+       (array_agg(pid ORDER BY began) FILTER (WHERE began < statement_timestamp() - %s::interval))[1]
+FROM (SELECT pid, state, coalesce(xact_start, CASE WHEN state <> 'idle' THEN query_start END) AS began
+      FROM pg_stat_activity
+      WHERE datid = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()
+        AND backend_type NOT IN ('autovacuum worker', 'walsender', 'parallel worker')) AS a
+"""
+_MARGIN = "1 second"  # between a transaction's now() and the moment in which others can see that it has begun
+
+_XMIN = "xmin"
+
+
 class _Relation(NamedTuple):
     oid: int
     kind: str
@@ -156,6 +194,7 @@ class PostgresSource:
             primary_key=key if names.issuperset(key) else (),
             estimated_rows=self._estimate(stream, table, relation, columns),
             server_version=f"{session.version // 10000}.{session.version % 10000}",
+            instance=str(session.rows(_INSTANCE)[0][0]) if stream.cursor else "",
         )
 
     def open(self, stream: Stream, schema: StreamSchema, window: Window) -> SqlReading:
@@ -164,6 +203,7 @@ class PostgresSource:
         table = Table(*split_name(stream.name, "public"))
         relation_sql = session.dialect.table(table)
         before = self._relation(stream, table)
+        horizon = self._horizon(stream, before) if stream.clock else None  # before the snapshot, which sees more
         # The lock comes before the snapshot: a table rewritten or truncated in between would look empty to it
         # (https://www.postgresql.org/docs/current/mvcc-caveats.html). What LOCK TABLE does not take is looked at again.
         lockable = before.kind in _LOCKABLE and before.granted
@@ -172,15 +212,18 @@ class PostgresSource:
         try:
             relation = self._relation(stream, table)
             self._unchanged(stream, table, relation, schema, relation if lockable else before)
+            by_writing = stream.cursor and not stream.clock and stream.lookback is None
             reading = SqlReading(
                 session,
-                stream,
+                replace(stream, cursor="") if self._by_xmin(stream, relation) else stream,
                 schema,
                 window,
                 relation=relation_sql,
                 cursor=self._cursor(stream, relation),
                 cut=self._cut(stream, schema, relation, window),
                 snapshot=self._snapshot(stream, relation),
+                horizon=horizon,
+                written=self._written(stream, relation) if by_writing else None,
                 on_close=session.rollback,
             )
             _check_end(stream, reading.window)
@@ -258,7 +301,8 @@ class PostgresSource:
 
     def _columns(self, stream: Stream, table: Table, relation: _Relation) -> tuple[Column, ...]:
         found = {column.name: column for column in self._found(relation)}
-        chosen = choose_columns(stream, tuple(_column(stream, column) for column in found.values()))
+        named = replace(stream, cursor="") if self._by_xmin(stream, relation) else stream
+        chosen = choose_columns(named, tuple(_column(stream, column) for column in found.values()))
         self._readable(stream, table, list(found.values()), {column.name for column in chosen})
         return tuple(_cast(stream, column, found[column.name]) for column in chosen)
 
@@ -320,7 +364,7 @@ class PostgresSource:
         return Cut("ctid", tuple(f"'({page},0)'::tid" for page in borders))
 
     def _cursor(self, stream: Stream, relation: _Relation) -> CursorSql:
-        if not stream.cursor:
+        if not stream.cursor or self._by_xmin(stream, relation):
             return CursorSql("{}".format, "{}".format)
         column = next(column for column in self._found(relation) if column.name == stream.cursor)
         kind = family(column.base)
@@ -337,18 +381,105 @@ class PostgresSource:
                 remedy='choose another cursor, or a view with the column COLLATE "C"',
                 code="DP404",
             )
-        return CursorSql("({})::text".format, ("{}::" + kind).format)
+        return CursorSql("({})::text".format, ("{}::" + kind).format, partial(_back, kind))
+
+    # -- what is committed late ----------------------------------------------------------------------------------
+
+    def _by_xmin(self, stream: Stream, relation: _Relation) -> bool:
+        """Whether the cursor is the system column; only a view may have another of that name."""
+        return stream.cursor == _XMIN and relation.kind != "v"
+
+    def _written(self, stream: Stream, relation: _Relation) -> Written:
+        """Rows by the transaction that wrote them, which a heap keeps in each of them.
+
+        All transactions below the xmin of a snapshot had ended when it was taken, subtransactions and prepared ones
+        included; a row belongs to the one window in which its transaction is passed by that border.
+        https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-PG-SNAPSHOT
+        """
+        session = self._session()
+        other = "it is a view" if relation.kind == "v" else ""
+        other = other or next((f"{row[0]} is no heap" for row in session.rows(_NOT_HEAPS, (relation.oid,))), "")
+        if other:
+            raise ConfigError(
+                f"{stream.name}: rows that are committed late, with a {stream.cursor} of before, would be missed: "
+                f"{other}, which does not say when a row was written",
+                remedy="set how late they may be, cursor: {column: ..., lookback: 1h}, or say that the database's own "
+                "now() gives the value: {column: ..., clock: transaction}",
+                code="DP138",
+            )
+        prefix, now = ("pg", "pg_current") if session.version >= _PG_SNAPSHOT else ("txid", "txid_current")
+        ends = (f"{prefix}_snapshot_{end}({now}_snapshot())::text" for end in ("xmin", "xmax"))
+        [(low, high)] = session.rows(f"SELECT {', '.join(ends)}")
+        # age() counts from one number for the whole transaction. It is negative for rows that are more than 2^31
+        # transactions old, which VACUUM has frozen: https://www.postgresql.org/docs/current/routine-vacuuming.html
+        [(age,)] = session.rows("SELECT age(%s::xid)", (str(int(low) % 2**32),))
+
+        def between(since: str, seen: str) -> str:
+            oldest = age + int(low) - int(since) if since else 0
+            if oldest >= 2**31:
+                raise ConflictError(
+                    f"{stream.name} was last loaded {oldest:,} transactions ago, further than a row remembers",
+                    remedy=f"load it anew: dpone reset -s {stream.name}",
+                    code="DP703",
+                )
+            youngest = age + int(low) - int(seen) if seen else -1
+            if since:
+                return f"(age(xmin) > {youngest} AND age(xmin) <= {oldest})"
+            return f"(age(xmin) > {youngest} OR age(xmin) < 0)"
+
+        rule = "everything committed" if low == high else f"written before transaction {low}, the oldest one open"
+        return Written(str(low), between, rule)
+
+    def _horizon(self, stream: Stream, relation: _Relation) -> Horizon:
+        """The earliest start of all open transactions: none of them, and none that begins later, can go below it.
+
+        https://www.postgresql.org/docs/current/monitoring-stats.html#MONITORING-PG-STAT-ACTIVITY-VIEW
+        """
+        session = self._session()
+        column = next((column for column in self._found(relation) if column.name == stream.cursor), None)
+        kind = family(column.base) if column is not None else "system column"
+        [(standby, granted, prepared, silent, below, pid)] = session.rows(_SESSIONS, (_MARGIN, _MARGIN))
+        if not granted:
+            role = session.dialect.quote(session.user)
+            raise PermissionDenied(
+                f"{stream.name}: role {session.user} does not see since when other sessions have transactions open",
+                remedy=f"GRANT pg_read_all_stats TO {role}; or leave clock out; or set a lookback",
+            )
+        why = (
+            (f"the cursor is a {kind}" if kind != "timestamp with time zone" else "")
+            or ("its rows are written by another server" if relation.kind == "f" else "")
+            or ("this is a standby, where the sessions of the primary are not seen" if standby else "")
+            or (f"{prepared} prepared transactions are open, whose start is not recorded" if prepared else "")
+            or (f"{silent} sessions do not report what they do (track_activities)" if silent else "")
+        )
+        if why:
+            raise ConfigError(
+                f"{stream.name}: clock: transaction does not bound what can be committed late: {why}",
+                remedy="leave clock out, which finds late rows by the transaction that wrote them; or set a lookback",
+                code="DP138",
+            )
+        how = f"the start of the oldest open transaction (pid {pid})" if pid else "when no transaction was open"
+        return Horizon(below, f"before {below}, {how}")
 
     def _snapshot(self, stream: Stream, relation: _Relation) -> str:
         """Empty where equal snapshots may still read different rows: views, foreign and unlogged tables, filters."""
         session = self._session()
         if relation.kind not in "rm" or relation.persistence != "p" or relation.parent or stream.filter:
             return ""
-        function = "pg_current_snapshot" if session.version >= 130000 else "txid_current_snapshot"  # noqa: PLR2004
+        function = "pg_current_snapshot" if session.version >= _PG_SNAPSHOT else "txid_current_snapshot"
         [(readable,)] = session.rows("SELECT has_function_privilege('pg_control_system()', 'EXECUTE')")
         system = "(SELECT system_identifier FROM pg_control_system())" if readable else "inet_server_addr()"
         [(token,)] = session.rows(_SNAPSHOT.format(system=system, oid=int(relation.oid), snapshot=function))
         return str(token or "")
+
+
+def _back(kind: str, value: str, lookback: timedelta | int) -> str:
+    """See `CursorSql.back`: times go back by an interval, numbers by a number."""
+    if kind in ("text", "character varying") or isinstance(lookback, timedelta) != kind.startswith(("date", "time")):
+        return ""
+    if isinstance(lookback, int):
+        return f"{value} - {lookback:d}"
+    return f"({value} - interval '{lookback // timedelta(microseconds=1)} microseconds')::{kind}"
 
 
 def _changed(what: str) -> ConflictError:

@@ -24,7 +24,7 @@ from dpone.arrow.types import arrow_schema
 from dpone.connectors.sqlite.dialect import SqliteDialect
 from dpone.connectors.sqlite.errors import CAST, Side, mapped
 from dpone.connectors.sqlite.values import decode, encode
-from dpone.errors import ConfigError, ConflictError, DataError, SourceUnavailable
+from dpone.errors import ConfigError, ConflictError, DataError, PermissionDenied, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
@@ -46,7 +46,7 @@ class SqliteSession:
     number of its own choice (https://www.sqlite.org/lang_createtable.html#rowids_and_the_integer_primary_key).
     """
 
-    def __init__(self, path: str, side: Side) -> None:
+    def __init__(self, path: str, side: Side, *, existing: bool = False) -> None:
         self.dialect: Dialect = SqliteDialect()
         self.required: frozenset[str] = frozenset()
         self._side: Side = side
@@ -54,7 +54,7 @@ class SqliteSession:
         self._file = Path(path).resolve()
         self._refused: DataError | None = None
         self._in_queue = self._is_reading = False
-        self._connection = self._connect(path)
+        self._connection = self._connect(path, existing=existing)
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows it changed itself, without triggers."""
@@ -132,6 +132,9 @@ class SqliteSession:
             self._reading(now=True)
             return
         self._refuse_deadlock()
+        self._enter()
+
+    def _enter(self) -> None:
         with _guard:
             queue = _writers.setdefault(self._file, threading.Lock())
         queue.acquire()
@@ -142,6 +145,26 @@ class SqliteSession:
         except BaseException:
             self._leave()
             raise
+
+    def begin_settled(self) -> None:
+        """Start a snapshot while no write transaction is open, so that nothing can be committed that it should see.
+
+        SQLite has one writer at a time: who may write for a moment knows that nobody else is in the middle of it.
+        Raises ConflictError when a program keeps writing, ConfigError when this one may not write.
+        """
+        writer = SqliteSession(str(self._file), "sink", existing=True)
+        try:
+            writer._enter()
+            self.begin()
+        except PermissionDenied as error:
+            raise ConfigError(
+                f"{self._act}: whether a program is in the middle of writing is not known without the right to write",
+                remedy="set how late rows may be committed: cursor: {column: ..., lookback: 0s} if nobody writes now",
+                code="DP138",
+            ) from error
+        finally:
+            writer.rollback()
+            writer.close()
 
     def commit(self) -> None:
         """Commit."""
@@ -170,7 +193,7 @@ class SqliteSession:
             )
         return encode(array, column)
 
-    def _connect(self, path: str) -> sqlite3.Connection:
+    def _connect(self, path: str, *, existing: bool) -> sqlite3.Connection:
         _check_version()
         if self._side == "source" and not self._file.is_file():
             raise SourceUnavailable(f"{self._act}: the file does not exist", remedy="check the path")
@@ -181,7 +204,7 @@ class SqliteSession:
                 remedy="create the folder, or check the path",
                 code="DP140",
             )
-        mode = "ro" if self._side == "source" else "rwc"
+        mode = "ro" if self._side == "source" else "rw" if existing else "rwc"
         with mapped(self._act, self._side):
             connection = sqlite3.connect(
                 f"{self._file.as_uri()}?mode={mode}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Literal
 
@@ -51,8 +52,11 @@ class SqliteSource:
         )
 
     def open(self, stream: Stream, schema: StreamSchema, window: Window) -> SqlReading:
-        """A transaction of its own is the snapshot."""
-        self._session.begin()
+        """A transaction of its own is the snapshot; for a cursor it begins when nobody is in the middle of writing."""
+        if stream.cursor and stream.lookback is None:
+            self._session.begin_settled()
+        else:
+            self._session.begin()
         try:
             relation = self._find(stream.name)
             name = self._session.dialect.table(Table(SCHEMA, relation.name))
@@ -244,9 +248,25 @@ class SqliteSource:
             )
 
 
+def _number_back(value: str, lookback: timedelta | int) -> str:
+    return f"{value} - {lookback:d}" if isinstance(lookback, int) else ""
+
+
+def _time_back(value: str, lookback: timedelta | int) -> str:
+    """A date or timestamp in the form it has, down to the second: what is left off makes it earlier.
+
+    Dates and times are text here: https://www.sqlite.org/lang_datefunc.html
+    """
+    if isinstance(lookback, int):
+        return ""
+    step = f"'-{lookback // timedelta(seconds=1)} seconds'"
+    moved = f"replace(datetime(substr({value}, 1, 19), {step}), ' ', substr({value}, 11, 1))"
+    return f"CASE WHEN length({value}) = 10 THEN date({value}, {step}) ELSE {moved} END"
+
+
 _CURSORS = {
-    "integer": CursorSql(lambda value: f"CAST({value} AS TEXT)", lambda text: f"CAST({text} AS INTEGER)"),
-    "text": CursorSql(lambda value: value, lambda text: text),
+    "integer": CursorSql(lambda value: f"CAST({value} AS TEXT)", lambda text: f"CAST({text} AS INTEGER)", _number_back),
+    "text": CursorSql(lambda value: value, lambda text: text, _time_back),
 }
 
 

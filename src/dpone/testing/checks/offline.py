@@ -65,7 +65,7 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
         columns.append(Column(name, arrow, logical=logical, native=native[name]))
     for write in STRATEGIES:
         for exists in (False, True):
-            for inclusive in (False, True) if write == "append" and exists else (False,):
+            for again in (False, True) if write == "append" and exists else (False,):
                 publication = Publication(
                     dialect=dialect,
                     target=TARGET,
@@ -74,11 +74,11 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
                     exists=exists,
                     primary_key=("id",) if write == "merge" else (),
                     cursor="at" if write != "replace" else "",
-                    inclusive=inclusive,
+                    again=(1,) if again else (),
                     digest=True,
                 )
                 state = "into a table that is there" if exists else "into a new table"
-                yield f"-- {write} {state}{', the rows at the checkpoint again' if inclusive else ''}"
+                yield f"-- {write} {state}{', some rows again' if again else ''}"
                 yield from map(_step, STRATEGIES[write].steps(publication))
     yield from _reads(dialect, tuple(columns))
 
@@ -93,7 +93,7 @@ def _reads(dialect: Dialect, columns: tuple[Column, ...]) -> Iterator[str]:
     windows = {
         "everything": Window(),
         "what is new": Window(full=False, after="1", until="2"),
-        "what is new, the rows at the checkpoint again": Window(full=False, after="1", until="2", inclusive=True),
+        "what is new, the rows at the checkpoint again": Window(full=False, after="1", until="2", again="1"),
         "what is new, and rows without a cursor": Window(full=False, after="1", until="2", null_rows=1),
         "the first window": Window(full=False, until="2"),
     }

@@ -18,11 +18,6 @@ connector = Connector(
     harness="dpone.testing.memory.harness:MemoryHarness",
     capabilities={
         **dict.fromkeys(Capability, FULL),
-        Capability.READ_LATE_COMMITS: Support(
-            "not_implemented",
-            "rows that are put later with a cursor value below the checkpoint are not seen later",
-            "load the stream without a cursor from time to time",
-        ),
         Capability.READ_FILTER: Support(
             "not_implemented", "a table in memory has no query language", "filter the table before it is put there"
         ),

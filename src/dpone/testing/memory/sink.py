@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dpone.arrow.digest import digest, undigestible
 from dpone.arrow.types import arrow_schema, type_name
@@ -242,15 +241,17 @@ class MemoryLoad:
         return staged, {"inserted": len(staged), "deleted": len(old)}
 
     def _append(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
-        """Rows at the checkpoint that were read again are matched with those that are there, one by one."""
+        """Rows that were read again are matched with those that are there, one by one."""
+        told = list(self._spec.version) or staged.column_names
+        again = {piece.ordinal for piece in self._spec.load.slices if piece.again}
+        sizes = [(number, len(self._state.staged[number])) for number in sorted(self._state.staged)]
+        read_again = [number in again for number, size in sizes for _ in range(size)]
         known: list[int] = []
-        if self._spec.load.window.inclusive and len(staged):
-            there = _rows(old)
-            lowest = pc.min(staged.column(self._spec.cursor))
-            for index, (row, at) in enumerate(zip(_rows(staged), staged.column(self._spec.cursor), strict=True)):
-                if at == lowest and row in there:
-                    there.remove(row)
-                    known.append(index)
+        there = _rows(old.select(told)) if again else []
+        for index, row in enumerate(_rows(staged.select(told))):
+            if read_again[index] and row in there:
+                there.remove(row)
+                known.append(index)
         new = _take(staged, [index for index in range(len(staged)) if index not in set(known)])
         return pa.concat_tables([old, new]), {
             "inserted": len(new),

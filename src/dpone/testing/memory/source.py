@@ -79,6 +79,8 @@ class MemoryReading:
             Slice(index, str(first), str(last), f"rows [{first}, {last})")
             for index, (first, last) in enumerate(pairwise(edges))
         )
+        if stream.apart and self.window.again is not None:
+            self.slices += (Slice(len(self.slices), "0", str(rows), "rows again", again=True),)
 
     def query(self, piece: Slice) -> str:
         """What is read."""
@@ -112,23 +114,26 @@ class MemoryReading:
             if self.window.full:
                 yield part
                 continue
-            inside = self._inside(part, self.window)
+            inside = self._inside(part, piece)
             whole = pc.all(inside).as_py()
             yield part if whole else part.cast(self._all.schema).filter(inside)  # some forms cannot be filtered
 
-    def _inside(self, rows: pa.RecordBatch | pa.Table, window: Window) -> Any:
+    def _inside(self, rows: pa.RecordBatch, piece: Slice) -> Any:
         """Which rows the window holds."""
+        window = self.window
         column = rows.column(self._stream.cursor)
         cursor = column.cast(self._all.schema.field(self._stream.cursor).type)
-        if window.until is None:
-            mask = pc.is_null(pc.cast(cursor, pa.string()), nan_is_null=False)
-            mask = pc.and_(mask, pa.scalar(value=False))
-        else:
-            mask = pc.less_equal(cursor, self._value(window.until))
-            if window.after is not None:
-                above = pc.greater_equal if window.inclusive else pc.greater
-                mask = pc.and_(mask, above(cursor, self._value(window.after)))
-            mask = pc.fill_null(mask, fill_value=False)
+        top = window.after if piece.again else window.until
+        mask = pc.is_valid(pc.cast(cursor, pa.string()))
+        if top is not None:
+            mask = pc.and_(mask, pc.less_equal(cursor, self._value(top)))
+        if window.again is not None and (piece.again or not self._stream.apart):
+            mask = pc.and_(mask, pc.greater_equal(cursor, self._value(window.again)))
+        elif window.after is not None:
+            mask = pc.and_(mask, pc.greater(cursor, self._value(window.after)))
+        elif top is None:
+            mask = pc.and_(mask, pa.scalar(value=False))  # no row has a cursor value
+        mask = pc.fill_null(mask, fill_value=False)
         return pc.or_(mask, pc.is_null(cursor)) if window.null_rows else mask
 
     def _value(self, text: str) -> pa.Scalar:
@@ -147,10 +152,10 @@ class MemoryReading:
         return str(value.cast(pa.string()).as_py())
 
     def _fix(self, window: Window) -> Window:
-        if not self._stream.cursor:
-            return replace(window, full=True)
-        if window.until is not None:
+        if window.fixed:
             return window
+        if not self._stream.cursor:
+            return replace(window, full=True, fixed=True)
         cursor = self._all.column(self._stream.cursor)
         if cursor.null_count and self._stream.null_cursor == "refuse":
             raise DataError(
@@ -158,15 +163,19 @@ class MemoryReading:
                 remedy="set cursor: {column: ..., nulls: load} to load them in every run",
                 code="DP411",
             )
-        window = replace(window, full=False, null_rows=cursor.null_count, until_rule="max")
+        window = replace(window, full=False, null_rows=cursor.null_count, until_rule="max", fixed=True)
         greatest = pc.max(cursor) if len(cursor) > cursor.null_count else None
         until = None if greatest is None else self._text(greatest)
         if window.after is not None and (greatest is None or pc.less(greatest, self._value(window.after)).as_py()):
             window, until = replace(window, until_rule=BEHIND), window.after
+        if self._stream.lookback and window.after is not None:
+            step = pa.scalar(self._stream.lookback)
+            low = pc.subtract(self._value(window.after), step).cast(self._all.schema.field(self._stream.cursor).type)
+            return replace(window, until=until, again=self._text(low), ties="")
         before = window.ties
-        inclusive = window.after is not None and bool(before) and before != self._ties(window.after)
-        ties = before if until == window.after and not inclusive else self._ties(until) if until is not None else ""
-        return replace(window, until=until, inclusive=inclusive, ties=ties)
+        changed = window.after is not None and bool(before) and before != self._ties(window.after)
+        ties = before if until == window.after and not changed else self._ties(until) if until is not None else ""
+        return replace(window, until=until, again=window.after if changed else None, ties=ties)
 
     def _ties(self, value: str) -> str:
         columns = tuple(column for column in self._schema.columns if not undigestible(column))
