@@ -429,7 +429,7 @@ def every_slice_has_its_own_snapshot() -> None:
     around(PostgresSession, "begin_snapshot", begin)
 
 
-@bug("test_late_commits_are_read_or_the_plan_says_that_they_are_not", "postgres")
+@bug("test_late_commits_are_read_or_the_stream_is_refused", "postgres")
 def late_commits_are_lost_in_silence() -> None:
     """The source takes every row below its greatest cursor value for read."""
     around(PostgresSource, "_written", lambda *_: None)

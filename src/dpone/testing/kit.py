@@ -74,8 +74,9 @@ class Route:
         late = source.supports(Capability.READ_LATE_COMMITS).level == "full"
         # Harnesses write whole tables anew, and a sink that cannot match rows would refuse those that it has.
         late = late and (stream.get("write") != "append" or sink.supports(Capability.WRITE_TIES).level == "full")
-        if not late and isinstance(stream.get("cursor"), str):
-            stream["cursor"] = {"column": stream["cursor"], "lookback": "0s"}
+        cursor = stream.get("cursor")
+        if not late and cursor:
+            stream["cursor"] = {"lookback": "0s"} | ({"column": cursor} if isinstance(cursor, str) else dict(cursor))
         return {"version": 1, "pipeline": pipeline, **ends, "streams": {self.source.stream(self.table): stream}}
 
     def result(self, *, options: Mapping[str, Any] | None = None, **settings: Any) -> RunResult:

@@ -91,11 +91,13 @@ def _step(step: Step) -> str:
 
 def _reads(dialect: Dialect, columns: tuple[Column, ...]) -> Iterator[str]:
     windows = {
-        "everything": Window(),
-        "what is new": Window(full=False, after="1", until="2"),
-        "what is new, the rows at the checkpoint again": Window(full=False, after="1", until="2", again="1"),
-        "what is new, and rows without a cursor": Window(full=False, after="1", until="2", null_rows=1),
-        "the first window": Window(full=False, until="2"),
+        "everything": Window(fixed=True),
+        "what is new": Window(fixed=True, full=False, after="1", until="2"),
+        "what is new, the rows at the checkpoint again": Window(
+            fixed=True, full=False, after="1", until="2", again="1"
+        ),
+        "what is new, and rows without a cursor": Window(fixed=True, full=False, after="1", until="2", null_rows=1),
+        "the first window": Window(fixed=True, full=False, until="2"),
     }
     for title, window in windows.items():
         stream = Stream("source schema.orders", cursor="" if window.full else "at", filter="total > 0")
