@@ -57,7 +57,9 @@ class StreamConfig:
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
     null_cursor: Literal["refuse", "load"] = "refuse"
-    write: Literal["", "replace", "append", "merge", "append_snapshot"] = ""
+    write: Literal["", "replace", "append", "merge", "delete_insert", "scd2", "append_snapshot"] = ""
+    partition_by: tuple[str, ...] = ()
+    deduplicate: bool = False
     target: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -153,6 +155,7 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
     for settings in (model.defaults, model.streams[name]):
         said |= settings.model_dump(exclude_unset=True) if settings is not None else {}
     key, cursor, columns = said.get("primary_key", ()), said.get("cursor", ""), said.get("columns", {})
+    parts = said.get("partition_by", ())
     rule: dict[str, Any] = {"column": cursor} if isinstance(cursor, str) else cursor
     return StreamConfig(
         name=name,
@@ -160,6 +163,8 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         cursor=rule["column"],
         null_cursor=rule.get("nulls", "refuse"),
         write=said.get("write", ""),
+        partition_by=(parts,) if isinstance(parts, str) else tuple(parts),
+        deduplicate=said.get("deduplicate", False),
         target=said.get("target", ""),
         include=tuple(columns.get("include", ())),
         exclude=tuple(columns.get("exclude", ())),

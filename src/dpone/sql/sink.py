@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -225,16 +225,20 @@ def digest_target(
     target: Table,
     columns: tuple[Column, ...],
     without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    live: Mapping[str, bool | None] | None = None,
 ) -> Digest:
     """The digest of a target in these canonical columns, without the rows whose keys are given.
 
+    Of a target with rows that the source does not hold, only those that are `live`: with these values in these columns.
     The keys go through a staging table inside a transaction that is rolled back.
     """
     dialect = session.dialect
     stored = dialect.stored(columns, target.schema)
     names, into = dialect.names(stored), dialect.table(target)
+    holds = [dialect.holds(f"t.{dialect.quote(name)}", value) for name, value in (live or {}).items()]
     if without is None:
-        return session.digest(f"(SELECT {names} FROM {into}) AS r", stored)
+        where = f" WHERE {' AND '.join(holds)}" if holds else ""
+        return session.digest(f"(SELECT {names} FROM {into} AS t{where}) AS r", stored)
     keys = dialect.stored(without[0], target.schema)
     scratch = Table(target.schema, f"_dpone_verify_{secrets.token_hex(6)}")
     session.begin()
@@ -245,6 +249,7 @@ def digest_target(
         session.ingest(scratch, keys, without[1], 0)
         joined = " AND ".join(f"k.{name} = t.{name}" for name in (dialect.quote(column.name) for column in keys))
         missing = f"NOT EXISTS (SELECT 1 FROM {dialect.table(scratch)} AS k WHERE {joined})"
-        return session.digest(f"(SELECT {dialect.names(stored, 't.')} FROM {into} AS t WHERE {missing}) AS r", stored)
+        where = " AND ".join([missing, *holds])
+        return session.digest(f"(SELECT {dialect.names(stored, 't.')} FROM {into} AS t WHERE {where}) AS r", stored)
     finally:
         session.rollback()

@@ -138,6 +138,13 @@ class DuckDBDialect(Dialect):
         """The value, or an error that `errors` knows by its words, with the name of the column."""
         return f"CASE WHEN {bad} THEN error('{what} column ' || {self.literal(name)}) ELSE {value} END"
 
+    def instant(self, column: Column, prefix: str = "") -> str:
+        """A cast: the session's time zone is UTC."""
+        native = column.native
+        if native == "DATE" or native.startswith("TIMESTAMP"):
+            return f"CAST({prefix}{self.quote(column.name)} AS TIMESTAMP WITH TIME ZONE)"
+        return ""
+
     def unsettle(self, column: Column, into: str, matched: str) -> str:
         """UPDATE does not write what is equal: 0.0 over -0.0, 24 hours over 1 day. Over another value it writes both.
 

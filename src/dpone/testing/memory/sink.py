@@ -5,7 +5,7 @@ A death leaves what was staged and open, as it would on a disk; the lock goes wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,10 +86,14 @@ class MemorySink:
         columns: tuple[Column, ...],
         *,
         without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+        live: Mapping[str, bool | None] | None = None,
     ) -> Digest:
-        """The digest of a table, without the rows of the given keys."""
+        """The digest of a table, of its live rows, without those of the given keys."""
         held = self._place.tables[str(target)]
         table = held.table
+        for name, value in (live or {}).items():
+            at = enumerate(table.column(name).to_pylist())
+            table = _take(table, [index for index, found in at if found is value])
         if without is not None:
             names = [column.name for column in without[0]]
             gone = {row for batch in without[1] for row in _rows(pa.Table.from_batches([batch]))}
@@ -256,7 +260,7 @@ class MemoryLoad:
             "inserted": len(new),
             "unchanged": len(known),
             "before_digest": self._digest(old),
-            "ties_digest": self._digest(_take(staged, known)),
+            "unchanged_digest": self._digest(_take(staged, known)),
         }
 
     def _merge(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
