@@ -263,9 +263,10 @@ def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink)
 
 
 def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> DponeError:
-    """The error with a position in the manifest: the endpoint that cannot be reached, else the stream."""
+    """The error with a position in the manifest: the endpoint that cannot be reached, the setting, or the stream."""
     ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
-    error.where = error.where or ends.get(type(error), config.at())
+    keys = ("partition_by",) if error.code == "DP163" else ()
+    error.where = error.where or ends.get(type(error), config.at(*keys))
     return error
 
 

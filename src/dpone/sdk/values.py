@@ -201,12 +201,13 @@ class Step:
     """One statement of a publication. `kind` says what its result is.
 
     run: nothing; rows: rows affected; scalar: one number; digest: the digest of the rows that the query selects,
-    in the columns `of` the stream (empty: all of them).
+    in the columns `of` the stream (empty: all of them). probe: nothing; it reads the empty staging table when the load
+    is opened, so that a mistake in SQL of the manifest is found before anything is read.
     A step with `unless_equal=(a, b)` is skipped when the results named a and b are equal, one with
     `only_if_equal=(a, b)` when they are not. The result of a skipped step is None, which equals nothing.
     """
 
-    kind: Literal["run", "rows", "scalar", "digest"]
+    kind: Literal["run", "rows", "scalar", "digest", "probe"]
     sql: str
     name: str = ""
     unless_equal: tuple[str, str] | None = None

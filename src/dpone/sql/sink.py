@@ -14,8 +14,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import InternalError, StateError
-from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
+from dpone.errors import ConfigError, DponeError, InternalError, StateError
+from dpone.sdk import (
+    Column,
+    Digest,
+    LoadSpec,
+    OpenLoad,
+    Receipt,
+    Results,
+    Slice,
+    SliceReceipt,
+    Step,
+    StreamKey,
+    Table,
+)
 from dpone.sql.state import State, receipt_to_json
 
 if TYPE_CHECKING:
@@ -147,6 +159,9 @@ class SqlLoad:
             parts += [f"{SLICE} {self._dialect.bigint} NOT NULL"]
             parts += [self._dialect.arrival_ddl] if self._dialect.arrival_ddl else []
             self._session.execute(f"CREATE TABLE {self._dialect.table(self._stage)} ({', '.join(parts)})")
+            for step in self._spec.steps:
+                if step.kind == "probe":
+                    self._probe(step)
 
     def stage(self, piece: Slice, batches: Iterable[pa.RecordBatch]) -> SliceReceipt:
         """Load a slice into the staging table, its receipt in the same transaction."""
@@ -197,9 +212,24 @@ class SqlLoad:
     def _guard(self) -> None:
         self._state.check_fence(self._spec.key, self._fence)
 
+    def _probe(self, step: Step) -> None:
+        """Run a query over the empty staging table. Raises ConfigError when it is not one for this system."""
+        try:
+            self._session.rows(step.sql)
+        except DponeError as error:
+            if error.retryable:
+                raise
+            raise ConfigError(
+                f"{step.name} of {self._spec.key.stream}: {error.message}",
+                remedy=f"name columns of the target, or write expressions over them as {self._dialect.name} has them",
+                code="DP163",
+            ) from error
+
     def _publish(self) -> Results:
         results: dict[str, int | Digest | None] = {}
         for step in self._spec.steps:
+            if step.kind == "probe":
+                continue
             results[step.name] = None
             if step.only_if_equal and not _equal(results, step.only_if_equal):
                 continue

@@ -35,7 +35,9 @@ class DeleteInsert(Strategy):
         same = ("staged", "affected")
         comparable = p.exists and not p.added and not any(map(undigestible, p.columns))
         unchanged = ("staged_digest", "before_digest") if comparable else None
-        steps = [*p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
+        mistakes = Step("probe", f"SELECT count(*) FROM {p.staged} WHERE {affected}", "partition_by")
+        probe = [mistakes] if p.partition_by else []
+        steps = [*probe, *p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
         if comparable:
             both = (p.digest_of("before_digest", p.into, affected), p.digest_of("staged_digest", p.staged))
             steps.append(Step("scalar", inside, "affected"))
@@ -76,7 +78,7 @@ class DeleteInsert(Strategy):
         )
 
 
-def parts(p: Publication) -> list[str]:
+def _values(p: Publication) -> list[str]:
     """The values that make a partition, as expressions over the columns of the stream.
 
     Columns compare as values, whatever collation the target's have; an expression as the sink compares it.
@@ -88,16 +90,20 @@ def parts(p: Publication) -> list[str]:
     ]
 
 
+def _found(p: Publication) -> str:
+    """The partitions of the staged rows."""
+    selected = ", ".join(f"{value} AS _dpone_part_{index}" for index, value in enumerate(_values(p)))
+    return f"(SELECT DISTINCT {selected} FROM {p.staged}) AS p"
+
+
 def _by_values(p: Publication) -> str:
     """Of the target's rows, those in a partition of the staged rows.
 
     Two questions instead of one that knows NULL: a system can answer the first with a hash table, and asks the second
     only of rows that have a NULL.
     """
-    values = parts(p)
+    values, found = _values(p), _found(p)
     names = [f"_dpone_part_{index}" for index in range(len(values))]
-    selected = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
-    found = f"(SELECT DISTINCT {selected} FROM {p.staged}) AS p"
     row, listed = ", ".join(values), ", ".join(names)
     unknown = " OR ".join(f"{value} IS NULL" for value in values)
     alike = " AND ".join(
