@@ -183,7 +183,7 @@ _ROWS = st.lists(
     st.tuples(st.integers(1, 3), st.sampled_from([None, "a", "A", ""]), _MINUTES, st.sampled_from([None, 0, 1])),
     max_size=6,
 )
-_LOADS = st.lists(st.tuples(_ROWS, st.booleans()), min_size=1, max_size=4)
+_LOADS = st.lists(st.tuples(_ROWS, st.booleans()), min_size=1, max_size=3)
 MODES: Mapping[str, dict[str, Any]] = {
     "scd2": {"write": "scd2", "primary_key": "id", "cursor": "at"},
     "scd2 of everything": {"write": "scd2", "primary_key": "id"},
@@ -197,7 +197,7 @@ MODES: Mapping[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("make", KINDS[1:], indirect=True)
 @pytest.mark.parametrize("mode", MODES)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(loads=_LOADS)
 def test_every_sink_does_what_the_model_does(
     make: Make, tmp_path: Path, mode: str, loads: list[tuple[list[Row], bool]]
@@ -233,8 +233,8 @@ def check_versions(ends: Ends) -> None:
         assert versions[-1][1] is None
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(tables=st.lists(st.dictionaries(st.integers(1, 4), st.tuples(_MINUTES, st.integers(0, 2))), max_size=4))
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tables=st.lists(st.dictionaries(st.integers(1, 4), st.tuples(_MINUTES, st.integers(0, 2))), max_size=3))
 def test_current_versions_are_the_source(make: Make, tables: list[dict[int, tuple[int, int]]]) -> None:
     """However a table changes, the current version of each key that it holds is its row, and `verify` agrees."""
     ends, stream = make(), MODES["scd2 of everything"]
