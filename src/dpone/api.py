@@ -193,7 +193,8 @@ def verify(
                         code="DP409",
                     )
                 receipt = sink.last_receipt(decided.key)
-                found.append(compare(source, sink, decided.source, decided.schema, decided.target, receipt))
+                schema, target, live = decided.schema, decided.target, decided.live
+                found.append(compare(source, sink, decided.source, schema, target, receipt, live))
             except DponeError as error:
                 error.stream = config.name
                 found.append(error)

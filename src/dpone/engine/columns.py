@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Literal
 from dpone.arrow.fidelity import manifest_line, worst
 from dpone.arrow.types import type_name
 from dpone.errors import SchemaError
-from dpone.sdk import Column, Fidelity, NativeType, StreamSchema, Table, TargetSchema, Types
+from dpone.sdk import Column, Fidelity, NativeType, StreamSchema, Table, TargetSchema, Types, Write
 from dpone.sql.dialect import Dialect
 
 if TYPE_CHECKING:
     from dpone.manifest.load import StreamConfig
-
-Write = Literal["replace", "append", "merge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,12 @@ def decide_columns(
     write: Write,
     *,
     folds: bool,
+    managed: Sequence[Column] = (),
 ) -> tuple[tuple[ColumnPlan, ...], tuple[Drift, ...], tuple[str, ...]]:
-    """Type and drift decisions. Raises SchemaError listing every column that cannot be moved as asked."""
+    """Type and drift decisions. Raises SchemaError listing every column that cannot be moved as asked.
+
+    `managed` are the columns that dpone fills itself: a target that lacks one gets it, unless its rows need a value.
+    """
     plans, drift, added, wrong, lossy = [], [], [], [], []
     _check_case(schema, target, folds=folds)
     there = {fold(name, folds=folds): native for name, native in existing.columns.items()} if existing else {}
@@ -75,6 +77,13 @@ def decide_columns(
             wrong.append(f"{column.name}: the target has {have}, the source needs {native.sql}")
         elif have is not None and have.lower() != native.sql.lower():
             drift.append(Drift(column.name, f"the target has {have}, wide enough for {native.sql}", "keep"))
+    for column in managed if existing is not None else ():
+        have, native = there.pop(fold(column.name, folds=folds), None), types.native(column, target.schema)
+        problem = _misfit(column, have, native, types, write)
+        wrong += [problem] if problem else []
+        made = Drift(column.name, f"dpone fills it itself ({native.sql})", "add column")
+        drift += [made] if have is None else []
+        added += [column.name] if have is None else []
     for name in there:
         problem = _only_in_target(name, existing, config, write, folds=folds)
         if problem:
@@ -93,6 +102,14 @@ def decide_columns(
         )
     _check_allowed(plans, config)
     return tuple(plans), tuple(drift), tuple(added)
+
+
+def _misfit(column: Column, have: str | None, native: NativeType, types: Types, write: Write) -> str:
+    """Why a column that dpone fills itself cannot be in the target, or nothing when it is there or can be added."""
+    if have is not None:
+        return "" if types.accepts(have, native) else f"{column.name}: the target has {have}, dpone needs {native.sql}"
+    nothing = f"{column.name}: the target was not made by write: {write}, its rows have no value for it"
+    return "" if column.nullable else nothing
 
 
 def _decide(column: Column, native: NativeType, config: StreamConfig) -> ColumnPlan:
@@ -141,14 +158,20 @@ def _check_allowed(plans: Sequence[ColumnPlan], config: StreamConfig) -> None:
             )
 
 
-def check_width(schema: StreamSchema, existing: TargetSchema | None, added: Sequence[str], types: Types) -> None:
+def check_width(
+    schema: StreamSchema,
+    existing: TargetSchema | None,
+    added: Sequence[str],
+    types: Types,
+    managed: Sequence[Column] = (),
+) -> None:
     """Raise SchemaError when there are more columns than a table of the sink holds.
 
-    The staging table has a few of its own beside those of the stream.
+    The staging table has a few of its own beside those of the stream, and the target those that dpone manages.
     """
     if not isinstance(types, Dialect) or types.most_columns is None:
         return
-    most, room = types.most_columns, types.most_columns - types.staging_columns
+    most, room = types.most_columns, types.most_columns - max(types.staging_columns, len(managed))
     staged = len(schema.columns) - room
     grown = len(existing.columns) + len(added) - most if existing is not None and added else 0
     if staged > 0 or grown > 0:
@@ -170,8 +193,8 @@ def _only_in_target(
     """Why a column that only the target has stands in the way, or nothing when it may stay as it is."""
     if name not in {fold(left, folds=folds) for left in config.exclude}:
         return "is in the target but no longer at the source"
-    if write == "replace":
-        return "replacing every row would empty this column of the target"
+    if write in ("replace", "delete_insert"):
+        return "replacing the rows would empty this column of the target"
     if existing is not None and name in {fold(column, folds=folds) for column in existing.required}:
         return "the target needs a value in every row"
     return ""

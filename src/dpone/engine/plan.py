@@ -12,15 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import type_name
-from dpone.engine.columns import ColumnPlan, Drift, Write, check_width, decide_columns, fold
+from dpone.engine.columns import ColumnPlan, Drift, check_width, decide_columns, fold
 from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import (
     Capability,
+    Column,
     Connector,
     Discover,
     Receipt,
@@ -33,7 +35,9 @@ from dpone.sdk import (
     StreamSchema,
     Table,
     TargetSchema,
+    Types,
     Window,
+    Write,
 )
 from dpone.sql.dialect import Dialect
 from dpone.sql.sink import stage_table
@@ -44,12 +48,15 @@ if TYPE_CHECKING:
     from dpone.manifest.load import Manifest, StreamConfig
 
 _SHOWN_QUERIES = 3
+_KEYED = ("merge", "scd2")  # the strategies that work by a primary key
 
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
     """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object.
 
+    `primary_key` is the key that the strategy works by, empty for one that does not; `managed` are the columns of the
+    target that dpone fills itself; `partition_by` is what `write: delete_insert` replaces at a time.
     `gaps` says which columns a digest cannot cover, `notes` what the user should know.
     """
 
@@ -69,6 +76,13 @@ class StreamPlan:
     allow_empty: bool = False
     gaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    managed: tuple[Column, ...] = ()
+    partition_by: tuple[str, ...] = ()
+
+    @property
+    def live(self) -> Mapping[str, bool | None]:
+        """Which rows of the target are what the source holds: those with these values in these managed columns."""
+        return STRATEGIES[self.write].live
 
     @property
     def mode(self) -> str:
@@ -86,6 +100,8 @@ class StreamPlan:
             "existing": dict(self.existing.columns) if self.existing else None,
             "write": self.write,
             "primary_key": self.primary_key,
+            "partition_by": self.partition_by,
+            "managed": [column.name for column in self.managed],
             "proof": self.proof,
             "origin": dict(self.origin),
         }
@@ -102,22 +118,26 @@ class StreamPlan:
         key = self.source.primary_key
         return tuple(dict.fromkeys((*key, self.cursor))) if key and self.cursor else ()
 
-    def steps(self, dialect: Dialect, load_id: str, slices: Sequence[Slice]) -> tuple[Step, ...]:
+    def steps(self, dialect: Dialect, load_id: str, slices: Sequence[Slice], opened_at: str) -> tuple[Step, ...]:
         """The publication of a load as SQL."""
         again = tuple(piece.ordinal for piece in slices if piece.again)
         columns = dialect.stored(self.schema.columns, self.target.schema)
+        managed = dialect.stored(self.managed, self.target.schema)
         publication = Publication(
             dialect=dialect,
             target=self.target,
             stage=stage_table(self.target, load_id),
             columns=columns,
             exists=self.existing is not None,
-            added=tuple(column for column in columns if column.name in self.added),
-            primary_key=self.primary_key if self.write == "merge" else (),
+            added=tuple(column for column in (*columns, *managed) if column.name in self.added),
+            primary_key=self.primary_key,
             cursor=self.cursor,
             again=again,
             version=self.version,
             digest=self.proof == "digest",
+            managed=managed,
+            partition_by=self.partition_by,
+            opened_at=opened_at,
         )
         return tuple(STRATEGIES[self.write].steps(publication))
 
@@ -148,6 +168,7 @@ class Preview:
             "write": plan.write,
             "guarantee": "exactly_once",
             "primary_key": list(plan.primary_key),
+            "partition_by": list(plan.partition_by),
             "cursor": plan.source.cursor or None,
             "estimated_rows": plan.schema.estimated_rows,
             "window": asdict(window) if window else None,
@@ -258,9 +279,10 @@ def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink)
 
 
 def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> DponeError:
-    """The error with a position in the manifest: the endpoint that cannot be reached, else the stream."""
+    """The error with a position in the manifest: the endpoint that cannot be reached, the setting, or the stream."""
     ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
-    error.where = error.where or ends.get(type(error), config.at())
+    keys = ("partition_by",) if error.code == "DP163" else ()
+    error.where = error.where or ends.get(type(error), config.at(*keys))
     return error
 
 
@@ -275,7 +297,7 @@ def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     finally:
         reading.close()
     dialect = sink.dialect
-    steps = plan.steps(dialect, "LOAD", slices) if isinstance(dialect, Dialect) else ()
+    steps = plan.steps(dialect, "LOAD", slices, "OPENED") if isinstance(dialect, Dialect) else ()
     return Preview(plan.stream, plan, window, len(slices), queries, steps, last=last)
 
 
@@ -335,27 +357,31 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
     primary_key = config.primary_key or (schema.primary_key if whole else ())
     write, snapshot = _write(config, primary_key)
-    stream = replace(stream, primary_key=primary_key, apart=write == "append" and bool(config.cursor))
+    stream = replace(
+        stream, primary_key=primary_key, apart=bool(config.cursor) and write == "append" and not config.deduplicate
+    )
     _check_writing(config, destination, write)
     _check_modes(config, write, schema, snapshot=snapshot)
     _check_late(config, origin, destination, write, schema)
 
     target = _target(manifest, config)
     _check_cursor(config, schema)
+    _check_partitions(config, schema, sink.dialect)
     _check_not_itself(manifest, config, stream, target)
     existing = sink.describe(target)
     _check_replaceable(config, target, existing, write)
+    managed = STRATEGIES[write].managed
     columns, drift, added = decide_columns(
-        schema, existing, target, config, sink.dialect, write, folds=destination.folds_case
+        schema, existing, target, config, sink.dialect, write, folds=destination.folds_case, managed=managed
     )
-    check_width(schema, existing, added, sink.dialect)
+    check_width(schema, existing, added, sink.dialect, managed)
     decided = zip(schema.columns, columns, strict=True)
     schema = replace(schema, columns=tuple(replace(column, altered=plan.altered) for column, plan in decided))
     proof = config.proof
     gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
     notes = (
         [f"{config.cursor} is part of the key: new rows are seen, changed ones are not"]
-        if (write == "merge" and config.cursor in primary_key)
+        if (write in _KEYED and config.cursor in primary_key)
         else []
     )
     return StreamPlan(
@@ -370,11 +396,13 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         columns=columns,
         added=added,
         drift=drift,
-        primary_key=primary_key if write == "merge" else (),
+        primary_key=primary_key if write in _KEYED or config.deduplicate else (),
         proof=proof,
         allow_empty=config.allow_empty,
         gaps=gaps,
         notes=tuple(notes),
+        managed=managed,
+        partition_by=config.partition_by,
     )
 
 
@@ -436,6 +464,8 @@ def _check_reading(config: StreamConfig, origin: Connector) -> None:
 
 def _check_writing(config: StreamConfig, destination: Connector, write: Write) -> None:
     _need(destination, Capability(f"write.{write}"), f"write: {write}", config.at("write"))
+    if config.deduplicate and write == "append":
+        _need(destination, Capability.WRITE_DEDUPLICATE, "deduplicate", config.at("deduplicate"))
     if config.proof == "digest":
         _need(destination, Capability.PROOF_DIGEST, "proof: digest", config.at("proof"))
 
@@ -452,14 +482,16 @@ def _need(connector: Connector, capability: Capability, what: str, where: str) -
 
 
 def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, snapshot: bool) -> None:
-    if write == "merge" and not (config.primary_key or schema.primary_key):
+    _check_settings(config, write, snapshot=snapshot)
+    if (write in _KEYED or config.deduplicate) and not (config.primary_key or schema.primary_key):
+        what = "deduplicate" if config.deduplicate else f"write: {write}"
         raise ConfigError(
-            f"write: merge needs a primary key, and {config.name} has none at the source",
-            where=config.at("write"),
+            f"{what} needs a primary key, and {config.name} has none at the source",
+            where=config.at("deduplicate" if config.deduplicate else "write"),
             remedy="set primary_key: [column, ...], or write: replace",
             code="DP131",
         )
-    if write == "append" and not config.cursor and not snapshot:
+    if write == "append" and not config.cursor and not snapshot and not config.deduplicate:
         raise ConfigError(
             "write: append without a cursor would add every row again in every run",
             where=config.at("write"),
@@ -480,7 +512,7 @@ def _check_modes(config: StreamConfig, write: Write, schema: StreamSchema, *, sn
             remedy="use write: merge (or append) with the cursor, or drop the cursor",
             code="DP133",
         )
-    if write == "append" and config.null_cursor == "load":
+    if write == "append" and config.null_cursor == "load" and not config.deduplicate:
         raise ConfigError(
             "rows without a cursor value would be appended again in every run",
             where=config.at("cursor"),
@@ -528,6 +560,72 @@ def _check_late(
             raise no_lookback(config.name, config.cursor, config.lookback)
 
 
+def _check_settings(config: StreamConfig, write: Write, *, snapshot: bool) -> None:
+    """Settings of one strategy that the chosen one would ignore, or that do not say enough."""
+    asked = "append_snapshot" if snapshot else write
+    for setting, given, belongs in (
+        ("partition_by", bool(config.partition_by), "delete_insert"),
+        ("deduplicate", config.deduplicate, "append"),
+    ):
+        if given and asked != belongs:
+            said = f"write: {asked}" if config.write else f"write: {asked}, which is chosen here,"
+            raise ConfigError(
+                f"{said} has no use for {setting}",
+                where=config.at(setting),
+                remedy=f"use write: {belongs}, or drop {setting}",
+                code="DP160",
+            )
+    if write != "delete_insert":
+        return
+    if not config.partition_by and not config.cursor:
+        raise ConfigError(
+            "write: delete_insert needs to know which rows are replaced together",
+            where=config.at("write"),
+            remedy="set partition_by: [column, ...]; or a cursor, whose window is then replaced; or write: replace",
+            code="DP161",
+        )
+    if config.cursor and not config.clock and config.lookback is None:
+        raise ConfigError(
+            f"write: delete_insert replaces a range of {config.cursor}, and all rows of that range have to be read",
+            where=config.at("cursor"),
+            remedy=f"cursor: {{column: {config.cursor}, lookback: 1d}}; what lies less than this behind is read again "
+            "and replaced (0s: only what is new)",
+            code="DP162",
+        )
+    if config.partition_by and config.cursor and config.cursor not in config.partition_by:
+        raise ConfigError(
+            f"with cursor: {config.cursor} a run reads only the new rows of a partition, replacing it would lose the "
+            "others",
+            where=config.at("partition_by"),
+            remedy="drop the cursor, so that whole partitions are read (choose them with a filter); or make a column "
+            "of partition_by the cursor",
+            code="DP162",
+        )
+
+
+def _check_partitions(config: StreamConfig, schema: StreamSchema, types: Types) -> None:
+    """Raise when an item of `partition_by` is neither a column nor what may be an expression of the sink."""
+    known = [column.name for column in schema.columns]
+    for item in config.partition_by:
+        if item in known:
+            continue
+        if item.isidentifier():
+            close = get_close_matches(item, known, n=1)
+            raise SchemaError(
+                f"partition_by names {item}, which is not a column of {config.name} that is moved",
+                where=config.at("partition_by"),
+                remedy=f"did you mean {close[0]}?" if close else f"it has {', '.join(known[:20])}",
+                code="DP403",
+            )
+        if not isinstance(types, Dialect):
+            raise ConfigError(
+                f"partition_by: {item} is an expression, and the sink has no SQL",
+                where=config.at("partition_by"),
+                remedy="name columns",
+                code="DP130",
+            )
+
+
 def _check_cursor(config: StreamConfig, schema: StreamSchema) -> None:
     """Raise SchemaError when the sink would order the cursor in another way than the source does."""
     column = schema.column(config.cursor)
@@ -566,9 +664,9 @@ def _check_not_itself(manifest: Manifest, config: StreamConfig, stream: Stream, 
 
 
 def _check_replaceable(config: StreamConfig, target: Table, existing: TargetSchema | None, write: Write) -> None:
-    if write == "replace" and existing is not None and existing.not_replaceable:
+    if write in ("replace", "delete_insert") and existing is not None and existing.not_replaceable:
         raise SchemaError(
-            f"replacing {target} would change other tables: {existing.not_replaceable}",
+            f"replacing rows of {target} would change other tables: {existing.not_replaceable}",
             where=config.at("write"),
             remedy="use write: merge with a primary key, or give another target",
             code="DP408",

@@ -28,6 +28,7 @@ from dpone.events import redacted
 from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
 from dpone.sql.dialect import Dialect
 from dpone.sql.source import BEHIND
+from dpone.sql.state import now
 from dpone.stopping import stopped_by
 from dpone.strategy import Balance
 
@@ -189,6 +190,7 @@ def _load(
             window=reading.window,
             slices=() if reading.window.empty else reading.slices,
             snapshot=reading.snapshot,
+            opened_at=now(),
         )
         spec = _spec(plan, sink, load_value)
         load = claim.begin(spec)
@@ -263,7 +265,9 @@ def _spec(plan: StreamPlan, sink: Sink, load: OpenLoad) -> LoadSpec:
         cursor=plan.cursor,
         version=plan.version,
         proof=plan.proof,
-        steps=plan.steps(dialect, load.load_id, load.slices) if isinstance(dialect, Dialect) else (),
+        steps=plan.steps(dialect, load.load_id, load.slices, load.opened_at) if isinstance(dialect, Dialect) else (),
+        managed=plan.managed,
+        partition_by=plan.partition_by,
     )
 
 

@@ -263,7 +263,7 @@ class _Translator:
         elif error["type"] in _EXPECTED:
             expected = _EXPECTED[error["type"]]
             if "@text" in error["loc"]:  # one branch of two
-                expected += " or a list" if name == "primary_key" else " or a mapping"
+                expected += " or a list" if name in ("primary_key", "partition_by") else " or a mapping"
             code, message = "DP102", f"{name} must be {expected}, found {found}"
             help_ = _for_kind(error["type"], value, description)
         else:

@@ -60,7 +60,9 @@ class StreamConfig:
     null_cursor: Literal["refuse", "load"] = "refuse"
     clock: Literal["", "transaction"] = ""
     lookback: timedelta | int | None = None
-    write: Literal["", "replace", "append", "merge", "append_snapshot"] = ""
+    write: Literal["", "replace", "append", "merge", "delete_insert", "scd2", "append_snapshot"] = ""
+    partition_by: tuple[str, ...] = ()
+    deduplicate: bool = False
     target: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -156,6 +158,7 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
     for settings in (model.defaults, model.streams[name]):
         said |= settings.model_dump(exclude_unset=True) if settings is not None else {}
     key, cursor, columns = said.get("primary_key", ()), said.get("cursor", ""), said.get("columns", {})
+    parts = said.get("partition_by", ())
     rule: dict[str, Any] = {"column": cursor} if isinstance(cursor, str) else cursor
     lookback = rule.get("lookback")
     return StreamConfig(
@@ -166,6 +169,8 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         clock=rule.get("clock", ""),
         lookback=models.duration(lookback) if isinstance(lookback, str) else lookback,
         write=said.get("write", ""),
+        partition_by=(parts,) if isinstance(parts, str) else tuple(parts),
+        deduplicate=said.get("deduplicate", False),
         target=said.get("target", ""),
         include=tuple(columns.get("include", ())),
         exclude=tuple(columns.get("exclude", ())),

@@ -55,7 +55,7 @@ TypeName = Annotated[
     Field(json_schema_extra={"pattern": _TYPE_PATTERN, "examples": ["text", "decimal(18,2)"]}),
 ]
 TagName = Annotated[str, Field(pattern=r"^[^\s,]+$")]
-Write = Literal["replace", "append", "merge", "append_snapshot"]
+Write = Literal["replace", "append", "merge", "delete_insert", "scd2", "append_snapshot"]
 Proof = Literal["none", "counts", "digest"]
 
 
@@ -126,7 +126,8 @@ class Defaults(_Model):
 
     write: Write = _optional(
         "replace: the target holds exactly what was read; append: add the new rows; merge: insert or update"
-        " by primary key; append_snapshot: every run adds all rows again"
+        " by primary key; delete_insert: replace whole partitions; scd2: keep every version of a row, with when it was"
+        " valid; append_snapshot: every run adds all rows again"
     )
     proof: Proof = _optional("what is compared between source and sink before a commit (default: counts)")
     slices: Slices = _optional("how large tables are cut into pieces: {rows: 1000000}")
@@ -151,6 +152,13 @@ class Stream(Defaults):
     primary_key: KeyColumns = _optional("the column, or list of columns, that identifies a row")
     cursor: CursorColumn = _optional(
         "the column that grows with every change of a row, or {column: ..., nulls: ...}; makes the load incremental"
+    )
+    partition_by: KeyColumns = _optional(
+        "for write: delete_insert: the column, or list of columns or of SQL expressions of the sink over them, whose"
+        " values say which rows are replaced together"
+    )
+    deduplicate: bool = _optional(
+        "for write: append: whether rows whose primary key the target holds already are left out"
     )
     target: Text = _optional("name of the target table, as table or schema.table")
     columns: Columns = _optional("which columns are moved, and as which types")

@@ -6,7 +6,7 @@ target's versions of those rows are left out by key, because the source no longe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -30,8 +30,12 @@ class Verifiable(Protocol):
         columns: tuple[Column, ...],
         *,
         without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+        live: Mapping[str, bool | None] | None = None,
     ) -> Digest:
-        """The digest of a target in these canonical columns, without the rows whose keys are given."""
+        """The digest of a target in these canonical columns, without the rows whose keys are given.
+
+        Only the rows that have the values of `live` in its columns count; the others are not what the source holds.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +63,33 @@ class Comparison:
 
 
 def compare(
-    source: Source, sink: Sink, stream: Stream, schema: StreamSchema, target: Table, receipt: Receipt | None
+    source: Source,
+    sink: Sink,
+    stream: Stream,
+    schema: StreamSchema,
+    target: Table,
+    receipt: Receipt | None,
+    live: Mapping[str, bool | None] | None = None,
 ) -> Comparison:
-    """Compare one stream. Raises ConfigError when the sink cannot be read back."""
+    """Compare one stream with the `live` rows of its target. Raises ConfigError when the sink cannot be read back."""
     if not isinstance(sink, Verifiable):
         raise ConfigError("this sink cannot be read back", remedy="use proof: counts", code="DP130")
-    found = _compare(source, sink, stream, schema, target, receipt)
+    found = _compare(source, sink, stream, schema, target, receipt, live)
     for _ in range(_TRIES - 1):
         if found.equal:
             break
-        found = _compare(source, sink, stream, schema, target, receipt)
+        found = _compare(source, sink, stream, schema, target, receipt, live)
     return found
 
 
 def _compare(
-    source: Source, sink: Verifiable, stream: Stream, schema: StreamSchema, target: Table, receipt: Receipt | None
+    source: Source,
+    sink: Verifiable,
+    stream: Stream,
+    schema: StreamSchema,
+    target: Table,
+    receipt: Receipt | None,
+    live: Mapping[str, bool | None] | None,
 ) -> Comparison:
     columns = tuple(column for column in schema.columns if not undigestible(column))
     skipped = "; ".join(filter(None, (undigestible(column) for column in schema.columns)))
@@ -107,10 +123,10 @@ def _compare(
             names = [column.name for column in keys]
             batches = (batch.select(names) for piece in later.slices for batch in later.read(piece))
             without = (keys, batches) if pending else None
-            right = sink.digest(target, columns, without=without)
+            right = sink.digest(target, columns, without=without, live=live)
         finally:
             later.close()
     else:
-        right = sink.digest(target, columns)
+        right = sink.digest(target, columns, live=live)
     scope = "table" if window.full else "window"
     return Comparison(stream.name, str(target), scope, left, right, pending, skipped)

@@ -36,6 +36,7 @@ from dpone.sdk.values import (
     Table,
     TargetSchema,
     Window,
+    Write,
 )
 
 __all__ = [
@@ -66,5 +67,6 @@ __all__ = [
     "TargetSchema",
     "Types",
     "Window",
+    "Write",
     "load_object",
 ]

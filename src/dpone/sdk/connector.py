@@ -26,6 +26,9 @@ class Capability(StrEnum):
     WRITE_REPLACE = "write.replace"
     WRITE_APPEND = "write.append"
     WRITE_MERGE = "write.merge"
+    WRITE_DELETE_INSERT = "write.delete_insert"
+    WRITE_SCD2 = "write.scd2"
+    WRITE_DEDUPLICATE = "write.deduplicate"
     WRITE_TIES = "write.ties"
     PROOF_DIGEST = "proof.digest"
 

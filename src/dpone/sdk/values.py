@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Write = Literal["replace", "append", "merge", "delete_insert", "scd2"]
+"""The strategies: what a publication does with the target."""
+
 Fidelity = Literal["exact", "widened", "lossy", "refused"]
 """What happens to the values of a column: kept exactly, kept in a wider type, altered, or not moved at all."""
 
@@ -228,12 +231,13 @@ class Step:
     """One statement of a publication. `kind` says what its result is.
 
     run: nothing; rows: rows affected; scalar: one number; digest: the digest of the rows that the query selects,
-    in the columns `of` the stream (empty: all of them).
+    in the columns `of` the stream (empty: all of them). probe: nothing; it reads the empty staging table when the load
+    is opened, so that a mistake in SQL of the manifest is found before anything is read.
     A step with `unless_equal=(a, b)` is skipped when the results named a and b are equal, one with
     `only_if_equal=(a, b)` when they are not. The result of a skipped step is None, which equals nothing.
     """
 
-    kind: Literal["run", "rows", "scalar", "digest"]
+    kind: Literal["run", "rows", "scalar", "digest", "probe"]
     sql: str
     name: str = ""
     unless_equal: tuple[str, str] | None = None
@@ -258,7 +262,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class OpenLoad:
-    """A load that was begun and not yet committed. `intent` must match for a rerun to continue it."""
+    """A load that was begun and not yet committed. `intent` must match for a rerun to continue it.
+
+    `opened_at` (UTC, ISO 8601, microseconds) is kept when a rerun continues it, so that what it publishes is the same.
+    """
 
     load_id: str
     run_id: str
@@ -267,23 +274,27 @@ class OpenLoad:
     slices: tuple[Slice, ...]
     snapshot: str
     progress: Mapping[int, SliceReceipt] = field(default_factory=dict)
+    opened_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
     """Everything a sink needs for one load.
 
-    `columns` are the columns of the target in order. `steps` is the publication for a SQL sink, rendered by the
-    strategy; a sink without SQL acts on `write` and returns results of the same names. `version` are the columns that
-    tell versions of rows apart (key and cursor), none if only all of their values do.
+    `columns` are the columns of the stream in order, `managed` those that dpone fills itself beside them.
+    `primary_key` is the key that the strategy works by, if it does. `steps` is the publication for a SQL sink,
+    rendered by the strategy; a sink without SQL acts on `write` and returns results of the same names. `version` are
+    the columns that tell versions of rows apart (key and cursor), none if only all of their values do.
     """
 
     load: OpenLoad
     key: StreamKey
     columns: tuple[Column, ...]
-    write: Literal["replace", "append", "merge"]
+    write: Write
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
     version: tuple[str, ...] = ()
     proof: Literal["none", "counts", "digest"] = "counts"
     steps: tuple[Step, ...] = ()
+    managed: tuple[Column, ...] = ()
+    partition_by: tuple[str, ...] = ()

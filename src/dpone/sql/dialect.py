@@ -107,6 +107,25 @@ class Dialect(ABC):
             a=self.identical(f"{left}.{name}", column.native), b=self.identical(f"{right}.{name}", column.native)
         )
 
+    def holds(self, expression: str, value: bool | None) -> str:  # noqa: FBT001 - a value of a column
+        """A predicate that a column has this value."""
+        return f"{expression} IS NULL" if value is None else expression if value else f"NOT {expression}"
+
+    def instant(self, column: Column, prefix: str = "") -> str:  # noqa: ARG002 - for those that have times
+        """A column as what this system stores a timestamptz in microseconds as; empty when it is no date or timestamp.
+
+        A value without a zone is one in UTC.
+        """
+        return ""
+
+    def moment(self, text: str) -> str:
+        """A literal of a timestamptz in microseconds, from its ISO 8601 text in UTC."""
+        return f"CAST({self.literal(text)} AS TIMESTAMP WITH TIME ZONE)"
+
+    def next_moment(self, expression: str) -> str:
+        """One microsecond after a timestamptz in microseconds."""
+        return f"({expression} + INTERVAL '1 microsecond')"
+
     def unsettle(self, column: Column, into: str, matched: str) -> str:  # noqa: ARG002 - for those that need it
         """A statement without which UPDATE would keep the old value of a column, taking the new one for the same.
 

@@ -9,13 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import InternalError, StateError
-from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
+from dpone.errors import ConfigError, DponeError, InternalError, StateError
+from dpone.sdk import (
+    Column,
+    Digest,
+    LoadSpec,
+    OpenLoad,
+    Receipt,
+    Results,
+    Slice,
+    SliceReceipt,
+    Step,
+    StreamKey,
+    Table,
+)
 from dpone.sql.state import State, receipt_to_json
 
 if TYPE_CHECKING:
@@ -147,6 +159,9 @@ class SqlLoad:
             parts += [f"{SLICE} {self._dialect.bigint} NOT NULL"]
             parts += [self._dialect.arrival_ddl] if self._dialect.arrival_ddl else []
             self._session.execute(f"CREATE TABLE {self._dialect.table(self._stage)} ({', '.join(parts)})")
+            for step in self._spec.steps:
+                if step.kind == "probe":
+                    self._probe(step)
 
     def stage(self, piece: Slice, batches: Iterable[pa.RecordBatch]) -> SliceReceipt:
         """Load a slice into the staging table, its receipt in the same transaction."""
@@ -197,9 +212,24 @@ class SqlLoad:
     def _guard(self) -> None:
         self._state.check_fence(self._spec.key, self._fence)
 
+    def _probe(self, step: Step) -> None:
+        """Run a query over the empty staging table. Raises ConfigError when it is not one for this system."""
+        try:
+            self._session.rows(step.sql)
+        except DponeError as error:
+            if error.retryable:
+                raise
+            raise ConfigError(
+                f"{step.name} of {self._spec.key.stream}: {error.message}",
+                remedy=f"name columns of the target, or write expressions over them as {self._dialect.name} has them",
+                code="DP163",
+            ) from error
+
     def _publish(self) -> Results:
         results: dict[str, int | Digest | None] = {}
         for step in self._spec.steps:
+            if step.kind == "probe":
+                continue
             results[step.name] = None
             if step.only_if_equal and not _equal(results, step.only_if_equal):
                 continue
@@ -225,16 +255,20 @@ def digest_target(
     target: Table,
     columns: tuple[Column, ...],
     without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+    live: Mapping[str, bool | None] | None = None,
 ) -> Digest:
     """The digest of a target in these canonical columns, without the rows whose keys are given.
 
+    Of a target with rows that the source does not hold, only those that are `live`: with these values in these columns.
     The keys go through a staging table inside a transaction that is rolled back.
     """
     dialect = session.dialect
     stored = dialect.stored(columns, target.schema)
     names, into = dialect.names(stored), dialect.table(target)
+    holds = [dialect.holds(f"t.{dialect.quote(name)}", value) for name, value in (live or {}).items()]
     if without is None:
-        return session.digest(f"(SELECT {names} FROM {into}) AS r", stored)
+        where = f" WHERE {' AND '.join(holds)}" if holds else ""
+        return session.digest(f"(SELECT {names} FROM {into} AS t{where}) AS r", stored)
     keys = dialect.stored(without[0], target.schema)
     scratch = Table(target.schema, f"_dpone_verify_{secrets.token_hex(6)}")
     session.begin()
@@ -245,6 +279,7 @@ def digest_target(
         session.ingest(scratch, keys, without[1], 0)
         joined = " AND ".join(f"k.{name} = t.{name}" for name in (dialect.quote(column.name) for column in keys))
         missing = f"NOT EXISTS (SELECT 1 FROM {dialect.table(scratch)} AS k WHERE {joined})"
-        return session.digest(f"(SELECT {dialect.names(stored, 't.')} FROM {into} AS t WHERE {missing}) AS r", stored)
+        where = " AND ".join([missing, *holds])
+        return session.digest(f"(SELECT {dialect.names(stored, 't.')} FROM {into} AS t WHERE {where}) AS r", stored)
     finally:
         session.rollback()

@@ -163,6 +163,7 @@ class State:
             "snapshot": load.snapshot,
             "load_id": load.load_id,
             "run_id": load.run_id,
+            "opened_at": load.opened_at,
         }
         self._insert(
             "_dpone_loads",
@@ -172,7 +173,7 @@ class State:
                 "run_id": load.run_id,
                 "status": "open",
                 "fence": fence,
-                "opened_at": now(),
+                "opened_at": load.opened_at or now(),
                 "document": json.dumps(document),
             },
         )

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from dpone.strategy.append import Append
 from dpone.strategy.base import Balance, Equation, Publication, Strategy
+from dpone.strategy.delete_insert import DeleteInsert
 from dpone.strategy.merge import Merge
 from dpone.strategy.replace import Replace
+from dpone.strategy.scd2 import Scd2
 
-STRATEGIES: dict[str, Strategy] = {"replace": Replace(), "append": Append(), "merge": Merge()}
+STRATEGIES: dict[str, Strategy] = {
+    "replace": Replace(),
+    "append": Append(),
+    "merge": Merge(),
+    "delete_insert": DeleteInsert(),
+    "scd2": Scd2(),
+}
 
 __all__ = ["STRATEGIES", "Balance", "Equation", "Publication", "Strategy"]

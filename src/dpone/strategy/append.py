@@ -4,8 +4,12 @@ Where rows were read again, because some of them may have come late, those that 
 and counted as unchanged: told by their key and cursor, or without a key value by value and as often. So no late row is
 lost and no other one doubled.
 
+With a key (`deduplicate: true`) each key is added once. Of the rows of a load with one key the latest stays, by cursor,
+then by arrival; the others are collapsed. A row whose key the target holds already is left out and counted as
+unchanged, whatever its other values are.
+
     read = staged
-    staged = inserted + unchanged
+    staged = inserted + unchanged + collapsed
     final = before + inserted
 """
 
@@ -15,10 +19,10 @@ from collections.abc import Sequence
 
 from dpone.sdk import Digest, Results, Step
 from dpone.sql.dialect import every
-from dpone.strategy.base import Balance, Equation, Publication, digest_in, number
+from dpone.strategy.base import Balance, Equation, Publication, Strategy, digest_in, number
 
 
-class Append:
+class Append(Strategy):
     """Insert what was staged."""
 
     def steps(self, publication: Publication) -> Sequence[Step]:
@@ -27,13 +31,18 @@ class Append:
         steps = [*p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
         if p.digest:
             steps.append(p.digest_of("before_digest", p.into))
-        if p.again and p.exists:
-            known = f"{p.dialect.arrival} IN ({_known(p)})"
-            if p.digest:
-                steps.append(p.digest_of("ties_digest", p.staged, known))
-            steps.append(Step("rows", f"DELETE FROM {p.staged} WHERE {known}", "unchanged"))
+        if p.primary_key:
+            held = f"SELECT s.{p.dialect.arrival} FROM {p.staged} AS s JOIN {p.into} AS t ON {p.joined()}"
+            steps += [p.keyed(), *p.leave_out("collapsed", p.superseded()), *p.leave_out("unchanged", held)]
+        elif p.again and p.exists:
+            steps += p.leave_out("unchanged", _known(p))
         steps += [
-            Step("rows", f"INSERT INTO {p.into} ({p.names()}) SELECT {p.names()} FROM {p.staged}", "inserted"),
+            Step(
+                "rows",
+                f"INSERT INTO {p.into} ({p.names()}) SELECT {p.names()} FROM {p.staged}",
+                "inserted",
+                only_if_equal=("staged", "keyed") if p.primary_key else None,
+            ),
             p.count("final", p.into),
         ]
         return [*steps, p.digest_of("final_digest", p.into)] if p.digest else steps
@@ -41,20 +50,24 @@ class Append:
     def balance(self, read: int, results: Results) -> Balance:
         """See the module."""
         staged, before, final = (number(results, name) for name in ("staged", "before", "final"))
-        inserted, unchanged = number(results, "inserted"), number(results, "unchanged")
+        inserted, unchanged, collapsed = (number(results, name) for name in ("inserted", "unchanged", "collapsed"))
+        keyed = number(results, "keyed") if "keyed" in results else staged
         sink = results.get("final_digest")
         if isinstance(sink, Digest):
-            sink = sink - digest_in(results, "before_digest") + digest_in(results, "ties_digest")
+            sink -= digest_in(results, "before_digest")
+            sink = sink + digest_in(results, "unchanged_digest") + digest_in(results, "collapsed_digest")
         return Balance(
             staged=staged,
             before=before,
             final=final,
             inserted=inserted,
             unchanged=unchanged,
+            collapsed=collapsed,
+            null_keys=staged - keyed,
             sink=sink if isinstance(sink, Digest) else None,
             equations=(
                 Equation("read = staged", read, staged),
-                Equation("staged = inserted + unchanged", staged, inserted + unchanged),
+                Equation("staged = inserted + unchanged + collapsed", staged, inserted + unchanged + collapsed),
                 Equation("final = before + inserted", final, before + inserted),
             ),
         )

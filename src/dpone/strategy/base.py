@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from dpone.arrow.digest import undigestible
 from dpone.sdk import Column, Digest, Results, Step, Table
@@ -15,9 +15,11 @@ from dpone.sql.dialect import Dialect
 class Publication:
     """What a strategy renders: staged rows to be brought into a target.
 
-    `columns` are the stored columns (native types of the sink). `added` are those that an existing target lacks.
-    `again` are the slices with rows that an earlier load may have brought already; `version` are the columns that
-    tell versions of rows apart, none if only all of their values do. `digest` asks for the steps of a proof.
+    `columns` are the stored columns of the stream (native types of the sink). `managed` are the columns of the target
+    that dpone fills itself: they are not staged, and no digest covers them. `added` are those of both that an existing
+    target lacks. `primary_key` is the key that the strategy works by, if it does. `again` are the slices with rows that
+    an earlier load may have brought already; `version` are the columns that tell versions of rows apart, none if only
+    all of their values do. `opened_at` is when the load was opened. `digest` asks for the steps of a proof.
     """
 
     dialect: Dialect
@@ -31,6 +33,9 @@ class Publication:
     again: tuple[int, ...] = ()
     version: tuple[str, ...] = ()
     digest: bool = False
+    managed: tuple[Column, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    opened_at: str = ""
 
     @property
     def into(self) -> str:
@@ -57,10 +62,19 @@ class Publication:
         """All columns, quoted."""
         return self.dialect.names(self.columns, prefix)
 
-    def ddl(self) -> list[Step]:
-        """Create the target; or keep other writers off it, and add the columns that it lacks."""
+    def joined(self, left: str = "s", right: str = "t") -> str:
+        """The predicate that two rows have one key.
+
+        The staging column stands first: in SQLite its collation decides, and the target's may call more values equal.
+        """
+        return " AND ".join(f"{left}.{name} = {right}.{name}" for name in map(self.dialect.quote, self.primary_key))
+
+    def ddl(self, key: tuple[str, ...] | None = None) -> list[Step]:
+        """Create the target, with this key or its own; or keep other writers off it, and add the columns it lacks."""
         if not self.exists:
-            return [Step("run", self.dialect.create_table(self.target, self.columns, self.primary_key))]
+            columns = (*self.columns, *self.managed)
+            made = self.dialect.create_table(self.target, columns, self.primary_key if key is None else key)
+            return [Step("run", made)]
         hold = self.dialect.hold(self.target)
         held = [Step("run", hold)] if hold else []
         return held + [Step("run", self.dialect.add_column(self.target, column)) for column in self.added]
@@ -68,6 +82,28 @@ class Publication:
     def count(self, name: str, table: str) -> Step:
         """Count the rows of a table."""
         return Step("scalar", f"SELECT count(*) FROM {table}", name)
+
+    def keyed(self) -> Step:
+        """Count the staged rows whose key has no NULL."""
+        key = " AND ".join(f"{name} IS NOT NULL" for name in map(self.dialect.quote, self.primary_key))
+        return Step("scalar", f"SELECT count(*) FROM {self.staged} WHERE {key}", "keyed")
+
+    def superseded(self) -> str:
+        """The staged rows that are not the latest version of their key: by cursor, then by arrival."""
+        d = self.dialect
+        order = [f"{self.order()} DESC NULLS LAST"] if self.cursor else []
+        order += ["_dpone_slice DESC", f"{d.arrival} DESC"]
+        return (
+            f"SELECT _dpone_at FROM (SELECT {d.arrival} AS _dpone_at, row_number() OVER "
+            f"(PARTITION BY {d.names(self.key)} ORDER BY {', '.join(order)}) AS _dpone_version "
+            f"FROM {self.staged}) AS v WHERE _dpone_version > 1"
+        )
+
+    def leave_out(self, name: str, rows: str) -> list[Step]:
+        """Take the rows of a query of arrivals out of the staging table, digested first if a proof is asked for."""
+        where = f"{self.dialect.arrival} IN ({rows})"
+        proof = [self.digest_of(f"{name}_digest", self.staged, where)] if self.digest else []
+        return [*proof, Step("rows", f"DELETE FROM {self.staged} WHERE {where}", name)]
 
     def digest_of(self, name: str, table: str, where: str = "", prefix: str = "") -> Step:
         """Digest the rows of a table, in the columns that a digest is defined for."""
@@ -117,7 +153,14 @@ class Balance:
 
 
 class Strategy(Protocol):
-    """One way to write."""
+    """One way to write.
+
+    `managed` are the columns, in canonical types, that it needs in the target beside those of the stream. `live` says
+    which rows of the target are what the source holds: those that have these values in these columns.
+    """
+
+    managed: ClassVar[tuple[Column, ...]] = ()
+    live: ClassVar[Mapping[str, bool | None]] = {}
 
     def steps(self, publication: Publication) -> Sequence[Step]:
         """The publication as SQL, in order."""

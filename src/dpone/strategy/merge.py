@@ -18,38 +18,31 @@ from collections.abc import Sequence
 
 from dpone.sdk import Digest, Results, Step
 from dpone.sql.dialect import every
-from dpone.strategy.base import Balance, Equation, Publication, digest_in, number
+from dpone.strategy.base import Balance, Equation, Publication, Strategy, digest_in, number
 
 
-class Merge:
+class Merge(Strategy):
     """Collapse, drop stale, update what differs, insert what is new."""
 
     def steps(self, publication: Publication) -> Sequence[Step]:
         """See the module."""
         p, d = publication, publication.dialect
-        key = [d.quote(column.name) for column in p.key]
         values = [column for column in p.columns if column.name not in p.primary_key]
-        # The staging column stands first: in SQLite its collation decides, and the target's may call more values equal.
-        joined = " AND ".join(f"s.{name} = t.{name}" for name in key)
+        joined = p.joined()
         same = every([d.same(column, "t", "s") for column in values])
         steps = [
             *p.ddl(),
             p.count("staged", p.staged),
             p.count("before", p.into),
-            Step(
-                "scalar",
-                f"SELECT count(*) FROM {p.staged} WHERE {' AND '.join(f'{name} IS NOT NULL' for name in key)}",
-                "keyed",
-            ),
+            p.keyed(),
+            *p.leave_out("collapsed", p.superseded()),
         ]
-        collapsed = f"{d.arrival} IN ({_superseded(p, key)})"
-        steps += _leave_out(p, "collapsed", collapsed)
         if p.cursor:
             behind = (
                 f"SELECT s.{d.arrival} FROM {p.staged} AS s JOIN {p.into} AS t ON {joined} "
                 f"WHERE {p.order('t.')} > {p.order('s.')}"
             )
-            steps += _leave_out(p, "stale", f"{d.arrival} IN ({behind})")
+            steps += p.leave_out("stale", behind)
         steps.append(
             Step(
                 "scalar",
@@ -104,21 +97,3 @@ class Merge:
                 Equation("staged = rows with a key", counts["staged"], number(results, "keyed")),
             ),
         )
-
-
-def _superseded(p: Publication, key: list[str]) -> str:
-    """The staged rows that are not the latest version of their key."""
-    d = p.dialect
-    order = [f"{p.order()} DESC NULLS LAST"] if p.cursor else []
-    order += ["_dpone_slice DESC", f"{d.arrival} DESC"]
-    return (
-        f"SELECT _dpone_at FROM (SELECT {d.arrival} AS _dpone_at, row_number() OVER "
-        f"(PARTITION BY {', '.join(key)} ORDER BY {', '.join(order)}) AS _dpone_version FROM {p.staged}) AS v "
-        "WHERE _dpone_version > 1"
-    )
-
-
-def _leave_out(p: Publication, name: str, where: str) -> list[Step]:
-    """Take rows out of the staging table, digested first if a proof is asked for."""
-    proof = [p.digest_of(f"{name}_digest", p.staged, where)] if p.digest else []
-    return [*proof, Step("rows", f"DELETE FROM {p.staged} WHERE {where}", name)]

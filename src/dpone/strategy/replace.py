@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 from dpone.arrow.digest import undigestible
 from dpone.sdk import Digest, Results, Step
-from dpone.strategy.base import Balance, Equation, Publication, number
+from dpone.strategy.base import Balance, Equation, Publication, Strategy, number
 
 
-class Replace:
+class Replace(Strategy):
     """Delete what is there, insert what was staged, in one transaction."""
 
     def steps(self, publication: Publication) -> Sequence[Step]:

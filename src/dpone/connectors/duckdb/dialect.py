@@ -138,6 +138,14 @@ class DuckDBDialect(Dialect):
         """The value, or an error that `errors` knows by its words, with the name of the column."""
         return f"CASE WHEN {bad} THEN error('{what} column ' || {self.literal(name)}) ELSE {value} END"
 
+    def instant(self, column: Column, prefix: str = "") -> str:
+        """A cast, since the session's time zone is UTC. One from nanoseconds would round."""
+        native, value = column.native, prefix + self.quote(column.name)
+        if native in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS"):
+            return f"make_timestamptz(epoch_ns({value}) // 1000)"
+        known = native == "DATE" or native.startswith("TIMESTAMP")
+        return f"CAST({value} AS TIMESTAMP WITH TIME ZONE)" if known else ""
+
     def unsettle(self, column: Column, into: str, matched: str) -> str:
         """UPDATE does not write what is equal: 0.0 over -0.0, 24 hours over 1 day. Over another value it writes both.
 

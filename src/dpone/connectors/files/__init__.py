@@ -38,6 +38,22 @@ connector = Connector(
             "write: replace, or a database as the sink (duckdb is a local one)",
             "https://parquet.apache.org/docs/file-format/",
         ),
+        Capability.WRITE_DELETE_INSERT: Support(
+            "not_implemented",
+            "the files of a target are one per load or one in all, not one per partition",
+            "write: replace, or a database as the sink (duckdb is a local one)",
+        ),
+        Capability.WRITE_SCD2: Support(
+            "impossible",
+            "closing a version updates a row, and a row inside a file cannot be updated",
+            "write: append_snapshot keeps every state of the source, or a database as the sink (duckdb is a local one)",
+            "https://parquet.apache.org/docs/file-format/",
+        ),
+        Capability.WRITE_DEDUPLICATE: Support(
+            "not_implemented",
+            "the keys of earlier files are not looked up",
+            "write: replace, or a database as the sink (duckdb is a local one)",
+        ),
         Capability.WRITE_TIES: Support(
             "impossible",
             "rows that are read again cannot replace those of an earlier file",

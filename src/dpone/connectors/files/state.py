@@ -147,6 +147,7 @@ class State:
             window=Window(**document["window"]),
             slices=tuple(Slice(**piece) for piece in document["slices"]),
             progress=self._progress(len(document["slices"])) if same else {},
+            opened_at=document.get("opened_at", ""),
         )
 
     def _progress(self, slices: int) -> dict[int, SliceReceipt]:

@@ -177,6 +177,18 @@ class PostgresDialect(Dialect):
             return NativeType(f"{self.quote(schema)}.{self.quote(type_parts(column.native)[1])}{mark}")
         return NativeType(column.native)
 
+    def instant(self, column: Column, prefix: str = "") -> str:
+        """A timestamp AT TIME ZONE is the instant that a clock in that zone shows it at, whatever the session's zone.
+
+        https://www.postgresql.org/docs/current/functions-datetime.html#FUNCTIONS-DATETIME-ZONECONVERT
+        """
+        name, value = family(column.native), prefix + self.quote(column.name)
+        if name == "date":
+            value, name = f"{value}::timestamp without time zone", "timestamp without time zone"
+        if name == "timestamp without time zone":
+            return f"({value} AT TIME ZONE 'UTC')"
+        return value if name == "timestamp with time zone" else ""
+
     def accepts(self, existing: str, wanted: NativeType) -> bool:
         """Whether a column of type `existing` takes every value of the wanted type, and gives back the same text.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -148,9 +148,10 @@ class PostgresSink:
         columns: tuple[Column, ...],
         *,
         without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+        live: Mapping[str, bool | None] | None = None,
     ) -> Digest:
         """The digest of a target, computed by the server, for `dpone verify`."""
-        return digest_target(self._session(), target, columns, without)
+        return digest_target(self._session(), target, columns, without, live)
 
     def close(self) -> None:
         """Release the connection and the lock."""

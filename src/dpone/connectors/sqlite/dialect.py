@@ -87,6 +87,7 @@ _PRECISION = re.compile(r"(\d+)\s*(?:,\s*(\d+)\s*)?")
 _DECIMALS = {"DECIMAL", "NUMERIC", "DECIMAL_TEXT"}
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*(\( ?\d+( ?, ?\d+)? ?\))?|")
 MAX_PRECISION = 38
+_FRACTIONS = {"s": ".000000", "ms": "000", "us": "", "ns": ""}  # what completes a timestamp to microseconds
 
 
 class SqliteDialect(Dialect):
@@ -172,6 +173,25 @@ class SqliteDialect(Dialect):
         classes = ", ".join(f"'{found}'" for found in ("null", *allowed))
         value = f"CAST({name} AS BLOB)" if column.type == pa.binary() and allowed == ("text",) else name
         return f"CASE WHEN typeof({name}) IN ({classes}) THEN {value} ELSE {refused} END"
+
+    def instant(self, column: Column, prefix: str = "") -> str:
+        """Times are text of one width per type, so their text is completed or cut."""
+        if not (pa.types.is_timestamp(column.type) or pa.types.is_date32(column.type)):
+            return ""  # a kept column, of another program, may have any text
+        value = prefix + self.quote(column.name)
+        if pa.types.is_date32(column.type):
+            return f"({value} || ' 00:00:00.000000Z')"
+        return f"(substr(rtrim({value}, 'Z') || '{_FRACTIONS[column.type.unit]}', 1, 26) || 'Z')"
+
+    def moment(self, text: str) -> str:
+        """The text that is stored."""
+        return self.literal(text.replace("T", " ").replace("+00:00", "Z"))
+
+    def next_moment(self, expression: str) -> str:
+        """The last six digits before the Z, counted up; where they are all 9, the next second."""
+        carried = f"strftime('%Y-%m-%d %H:%M:%S', substr({expression}, 1, 19), '+1 second') || '.000000Z'"
+        counted = f"substr({expression}, 1, 20) || printf('%06d', substr({expression}, 21, 6) + 1) || 'Z'"
+        return f"(CASE substr({expression}, 21, 6) WHEN '999999' THEN {carried} ELSE {counted} END)"
 
     def identical(self, expression: str, native: str) -> str:
         """A column may have been declared with a collation under which 'a' equals 'A'."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,9 +94,10 @@ class SqliteSink:
         columns: tuple[Column, ...],
         *,
         without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+        live: Mapping[str, bool | None] | None = None,
     ) -> Digest:
         """The digest of a target, for `dpone verify`."""
-        return digest_target(self._open(), target, columns, without)
+        return digest_target(self._open(), target, columns, without, live)
 
     def close(self) -> None:
         """Give locks back and close the connection."""

@@ -33,7 +33,7 @@ from dpone.testing.faults import (
     small_disk,
 )
 from dpone.testing.harness import SAMPLE, Address, Confinable, Harness, Restartable, Role, Row, sample_rows
-from dpone.testing.kit import SEED, WRITES, Checks, Route, certifies, inapplicable, opened, unavailable, values
+from dpone.testing.kit import SEED, WRITES, Checks, Route, certifies, inapplicable, live, opened, unavailable, values
 
 WIDE = os.environ.get("DPONE_TEST_WIDE") == "1"
 """The wide lane walks every point; the quick one takes a few, by the seed."""
@@ -335,7 +335,7 @@ class _Life:
         return [record["status"] for record in dpone.history(self.path, limit=6)]
 
     def _target(self) -> list[tuple[Any, ...]]:
-        return values(self._ends.sink.rows("t", list(SAMPLE)))
+        return values(live(self._ends.sink, "t", list(SAMPLE)))
 
 
 @contextmanager

@@ -28,6 +28,14 @@ TARGET = Table("target schema", "orders")
 STAGE = Table("target schema", "_dpone_stage_0123456789abcdef")
 
 
+AGAIN = ", some rows again"
+KEYS = ", each key once"
+PARTS = ", by partitions"
+WHOLE = ", without a cursor"
+_VARIANTS = {"append": ("", AGAIN, KEYS), "delete_insert": ("", PARTS), "scd2": ("", WHOLE)}
+"""What a strategy does beside its usual way."""
+
+
 class OfflineChecks(Checks):
     """What is built before anything is connected."""
 
@@ -65,20 +73,25 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
         columns.append(Column(name, arrow, logical=logical, native=native[name]))
     for write in STRATEGIES:
         for exists in (False, True):
-            for again in (False, True) if write == "append" and exists else (False,):
+            for variant in _VARIANTS.get(write, ("",)):
+                if variant == AGAIN and not exists:
+                    continue
                 publication = Publication(
                     dialect=dialect,
                     target=TARGET,
                     stage=STAGE,
                     columns=dialect.stored(columns, TARGET.schema),
                     exists=exists,
-                    primary_key=("id",) if write == "merge" else (),
-                    cursor="at" if write != "replace" else "",
-                    again=(1,) if again else (),
+                    primary_key=("id",) if write in ("merge", "scd2") or variant == KEYS else (),
+                    cursor="at" if write != "replace" and variant not in (PARTS, WHOLE) else "",
+                    again=(1,) if variant == AGAIN else (),
                     digest=True,
+                    managed=dialect.stored(STRATEGIES[write].managed, TARGET.schema),
+                    partition_by=("day", "id % 10") if variant == PARTS else (),
+                    opened_at="2024-03-10T01:02:03.000004+00:00",
                 )
                 state = "into a table that is there" if exists else "into a new table"
-                yield f"-- {write} {state}{', some rows again' if again else ''}"
+                yield f"-- {write} {state}{variant}"
                 yield from map(_step, STRATEGIES[write].steps(publication))
     yield from _reads(dialect, tuple(columns))
 

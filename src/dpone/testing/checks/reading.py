@@ -202,7 +202,7 @@ class ReadingChecks(Checks):
         """Rows that appear less than the look-back behind the checkpoint are loaded, and nothing is loaded twice."""
         self.need(Capability.READ_CURSOR)
         for write in ("merge", "append"):
-            settings = CURSOR | {"write": write, "target": write, "cursor": {"column": "at", "lookback": "5m"}}
+            settings = {**CURSOR, "write": write, "target": write, "cursor": {"column": "at", "lookback": "5m"}}
             rows = sample_rows([*range(1, 50), *range(53, 61)])
             route.source.put("t", rows)
             assert len(rows) == route.load(**settings).changes["inserted"]

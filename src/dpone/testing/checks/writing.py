@@ -16,10 +16,13 @@ import pytest
 import dpone
 from dpone.arrow.types import parse_type
 from dpone.engine.record import StreamRecord
+from dpone.errors import DponeError
 from dpone.events import Event
 from dpone.sdk import Capability
+from dpone.strategy.scd2 import IS_CURRENT, VALID_FROM, VALID_TO
+from dpone.testing import texts
 from dpone.testing.harness import SAMPLE, Harness, KeepsState, Row, sample_rows
-from dpone.testing.kit import WRITES, Checks, Route, certifies, dies_at, inapplicable, values
+from dpone.testing.kit import WRITES, Checks, Route, certifies, dies_at, inapplicable, live, values
 from dpone.testing.memory.harness import MemoryHarness
 
 MOVED = ("inserted", "updated", "deleted")
@@ -54,11 +57,16 @@ class WritingChecks(Checks):
         now = {
             "replace": [*first[:60], *changed, *later],
             "append": [*first, *later],
-            "merge": list({row[0]: row for row in [*first, *changed, *later]}.values()),
-        }[write]
+        }.get(write, list({row[0]: row for row in [*first, *changed, *later]}.values()))
         target.source.put("t", now)
         record = target.load(**WRITES[write])
-        expected = {"replace": (len(now), 0, len(first)), "append": (21, 0, 0), "merge": (21, 11, 0)}[write]
+        expected = {
+            "replace": (len(now), 0, len(first)),
+            "append": (21, 0, 0),
+            "merge": (21, 11, 0),
+            "delete_insert": (len(now), 0, len(first)),
+            "scd2": (32, 11, 0),
+        }[write]
         assert expected == tuple(record.changes[name] for name in MOVED)
         target.check_equal(now)
 
@@ -121,6 +129,115 @@ class WritingChecks(Checks):
         target.check_equal([*kept, version(4, "four", 1)])
 
     @certifies("C7")
+    def test_partitions_are_replaced_as_a_whole(self, target: Route) -> None:
+        """The partitions of what was read hold exactly that, that of NULL too; others stay; nothing deletes nothing."""
+        self.need(Capability.WRITE_DELETE_INSERT)
+        settings = {"write": "delete_insert", "partition_by": ["active"]}
+        first = sample_rows(range(1, 61))
+        target.source.put("t", first)
+        target.load(**settings)
+        parts = {part: [row for row in first if row[3] is part] for part in (None, True, False)}
+        now = [
+            *sample_rows((row[0] for row in parts[True][:5]), version=1),
+            *parts[None],
+            (900, "", None, None, *first[0][4:]),
+        ]
+        target.source.put("t", now)
+        record = target.load(**settings)
+        gone = len(parts[True]) + len(parts[None])
+        assert (len(now), gone) == (record.changes["inserted"], record.changes["deleted"])
+        target.check_equal([*now, *parts[False]])
+        for rows in (now, []):
+            target.source.put("t", rows)
+            record = target.load(**settings)
+            assert [0, 0, 0] == [record.changes[name] for name in MOVED]
+            target.check_equal([*now, *parts[False]])
+
+    @certifies("C7")
+    def test_the_window_of_a_cursor_is_replaced(self, target: Route) -> None:
+        """What lies between the lowest and the highest cursor that was read is replaced, the rest stays."""
+        self.need(Capability.WRITE_DELETE_INSERT)
+        settings: dict[str, Any] = {"write": "delete_insert", "cursor": {"column": "at", "lookback": "0s"}}
+        first = sample_rows(range(1, 61))
+        target.source.put("t", first)
+        target.load(**settings)
+        dpone.reset(target.manifest(**settings), select=["*"])
+        now = sample_rows((*range(21, 25), *range(38, 42)), version=1)
+        target.source.put("t", now)
+        low, high = min(row[5] for row in now), max(row[5] for row in now)
+        kept = [row for row in first if not low <= row[5] <= high]
+        record = target.load(**settings)
+        assert (len(now), 60 - len(kept)) == (record.changes["inserted"], record.changes["deleted"])
+        target.check_equal([*kept, *now])
+
+    @certifies("C7")
+    def test_every_version_of_a_row_is_kept(self, target: Route) -> None:
+        """The versions of a key follow each other without gap or overlap, also where the cursor stands still.
+
+        A row behind the current version is stale, the same rows again change nothing, and `verify` sees the current.
+        """
+        self.need(Capability.WRITE_SCD2)
+        settings = WRITES["scd2"]
+        at = datetime(2024, 1, 1, tzinfo=UTC)
+
+        def version(number: int, name: str, minutes: int) -> Row:
+            return (number, name, None, None, None, at + timedelta(minutes=minutes), None)
+
+        tables = [
+            [version(1, "first", 1), version(2, "first", 1), version(1, "collapsed", 0)],
+            [version(1, "second", 4), version(2, "first", 1)],
+            [version(1, "third", 4), version(2, "second", 5)],
+            [version(1, "stale", 2), version(2, "second", 5)],
+        ]
+        counts = [(2, 0, 0, 1), (1, 1, 0, 0), (2, 2, 0, 0), (0, 0, 1, 0)]
+        for rows, expected in zip(tables, counts, strict=True):
+            target.source.put("t", rows)
+            if expected[2]:
+                dpone.reset(target.manifest(**settings), select=["*"])
+            record = target.load(**settings)
+            found = [record.changes[name] for name in ("inserted", "updated", "stale", "collapsed")]
+            assert expected == tuple(found)
+            again = target.load(**settings)
+            assert [0, 0, 0] == [again.changes[name] for name in MOVED]
+        start = int(at.timestamp()) * 1_000_000
+        minutes = {"first": 1, "second": 4, "third": 4}
+        one = [start + minutes[name] * 60_000_000 + (name == "third") for name in minutes]
+        two = [start + 60_000_000, start + 300_000_000]
+        assert sorted(
+            [
+                (1, "first", one[0], one[1], False),
+                (1, "second", one[1], one[2], False),
+                (1, "third", one[2], None, True),
+                (2, "first", two[0], two[1], False),
+                (2, "second", two[1], None, True),
+            ]
+        ) == sorted(_versions(target.sink))
+        target.check_equal([version(1, "third", 4), version(2, "second", 5)])
+        target.source.put("t", [version(1, "third", 4), version(2, "second", 5)])
+        [seen] = dpone.verify(target.manifest(**settings))
+        assert not isinstance(seen, DponeError), seen
+        assert ("proven", 2) == (seen.verdict, seen.sink.rows)
+
+    @certifies("C7")
+    def test_each_key_is_added_once(self, target: Route) -> None:
+        """Keys that the target holds are left out, changed or not; of several rows with one key the latest is added."""
+        self.need(Capability.WRITE_DEDUPLICATE)
+        settings: dict[str, Any] = {"write": "append", "deduplicate": True, "primary_key": ["id"], "cursor": "at"}
+        first = sample_rows(range(1, 61))
+        target.source.put("t", [*sample_rows(range(1, 11), version=1), *first])
+        record = target.load(**settings)
+        assert (60, 10) == (record.changes["inserted"], record.changes["collapsed"])
+        later = sample_rows(range(100, 111), minute=58)
+        target.source.put("t", [*first, *sample_rows(range(1, 31), version=2, minute=59), *later])
+        for inserted, unchanged in ((11, 30), (0, 0)):
+            record = target.load(**settings)
+            assert (inserted, unchanged) == (record.changes["inserted"], record.changes["unchanged"])
+            target.check_equal([*first, *later])
+        dpone.reset(target.manifest(**settings), select=["*"])
+        assert 0 == target.load(**settings).changes["inserted"]
+        target.check_equal([*first, *later])
+
+    @certifies("C7")
     def test_keys_of_several_columns_and_keys_that_change(self, target: Route) -> None:
         """A key is all of its columns; a row whose key changed at the source is a new row."""
         self.need(Capability.WRITE_MERGE)
@@ -143,7 +260,10 @@ class WritingChecks(Checks):
         self.need(Capability.WRITE_MERGE)
         rows = [(1, None, None, None, None, None, None), (2, "two", None, None, None, None, None)]
         target.source.put("t", rows)
-        assert "data" == target.refusal(write="merge", primary_key=["id", "name"])["category"]
+        for settings in ({"write": "merge"}, {"write": "scd2"}, {"write": "append", "deduplicate": True}):
+            named = Capability.WRITE_DEDUPLICATE if "deduplicate" in settings else f"write.{settings['write']}"
+            if self.described().supports(Capability(named)).level == "full":
+                assert "data" == target.refusal(**settings, primary_key=["id", "name"])["category"]
 
     @certifies("C7")
     @pytest.mark.parametrize("column", ["name", "amount", "active", "day", "at", "score"])
@@ -189,7 +309,7 @@ class WritingChecks(Checks):
 
         def look(event: Event) -> None:
             if event.name in steps:
-                seen.append((event.name, values(target.sink.rows("t", list(SAMPLE)))))
+                seen.append((event.name, values(live(target.sink, "t", list(SAMPLE)))))
 
         target.load(**WRITES[write], options={"on_event": look})
         assert len(seen) >= len(steps)
@@ -303,7 +423,7 @@ class WritingChecks(Checks):
             "narrow": before | {"x": "int16"},
             "retype": before | {"x": "text"},
         }[change]
-        settings = WRITES[write] if write != "merge" else {"write": "merge", "primary_key": ["id"]}
+        settings = {name: value for name, value in WRITES[write].items() if name != "cursor" or write == "append"}
         self._table(target, before, range(1, 4))
         target.load(**settings)
         self._table(target, after, range(1 if write != "append" else 4, 7))
@@ -321,7 +441,7 @@ class WritingChecks(Checks):
         assert "proven" == record.proof["verdict"]
         if change in ("add", "rename"):
             assert record.drift or write == "replace", "the record must name the change"
-        found = target.sink.rows("t", list(after))
+        found = live(target.sink, "t", list(after))
         new = self._memory(target).rows("t")
         old = (
             [] if write != "append" else [(*row, None) if change == "add" else row for row in _rows(before, (1, 2, 3))]
@@ -412,18 +532,20 @@ class WritingChecks(Checks):
         if write == "append":
             now = [*first, *sample_rows(range(200, 211), minute=59)]
         target.source.put("t", now)
-        old = {row[0]: row for row in values(target.sink.rows("t", list(SAMPLE)))}
+        old = {row[0]: row for row in values(live(target.sink, "t", list(SAMPLE)))}
         record = target.load(**WRITES[write])
-        new = {row[0]: row for row in values(target.sink.rows("t", list(SAMPLE)))}
+        new = {row[0]: row for row in values(live(target.sink, "t", list(SAMPLE)))}
         inserted = len(new.keys() - old.keys())
         updated = sum(old[key] != new[key] for key in new.keys() & old.keys())
-        assert len(new) == record.rows["final"]
+        assert len(target.sink.rows("t", ["id"])) == record.rows["final"]
         assert len(old) == record.rows["final_before"]
-        if write == "replace":
+        if write in ("replace", "delete_insert"):
             assert (len(now), len(old)) == (record.changes["inserted"], record.changes["deleted"])
         else:
-            assert (inserted, updated) == (record.changes["inserted"], record.changes["updated"])
+            versions = updated if write == "scd2" else 0  # a row that changed is a version more
+            assert (inserted + versions, updated) == (record.changes["inserted"], record.changes["updated"])
         counted = sum(record.changes[name] for name in ("inserted", "updated", "unchanged", "stale", "collapsed"))
+        counted -= updated if write == "scd2" else 0
         assert record.rows["staged"] == record.rows["extracted"] == counted
 
     @certifies("C17")
@@ -506,3 +628,14 @@ def _damage(harness: Harness, how: str) -> None:
             "newer": ["UPDATE _dpone_meta SET value = '99' WHERE name = 'layout'"],
         }[how]
     )
+
+
+def _versions(sink: Harness) -> list[tuple[Any, ...]]:
+    """Key, name, from, to and whether it is current, of every version; times as counts of microseconds."""
+    types = {"id": "int32", "name": "text", VALID_FROM: "timestamptz", VALID_TO: "timestamptz", IS_CURRENT: "boolean"}
+    return [
+        tuple(
+            None if cell is None else texts.normal(type_, cell) for type_, cell in zip(types.values(), row, strict=True)
+        )
+        for row in sink.rows("t", list(types))
+    ]

@@ -5,14 +5,15 @@ A death leaves what was staged and open, as it would on a disk; the lock goes wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
 from dpone.arrow.digest import digest, undigestible
-from dpone.arrow.types import arrow_schema, type_name
+from dpone.arrow.types import UTC, arrow_schema, type_name
 from dpone.errors import ConflictError, SchemaError, StateError
 from dpone.sdk import (
     Column,
@@ -29,6 +30,8 @@ from dpone.sdk import (
     TargetSchema,
 )
 from dpone.testing.memory.place import Held, MemoryConfig, Place, StreamState, place
+
+_NULL: tuple[Any, ...] = (0,)  # a cursor that is NULL, before every other
 
 
 class MemoryTypes:
@@ -85,10 +88,14 @@ class MemorySink:
         columns: tuple[Column, ...],
         *,
         without: tuple[tuple[Column, ...], Iterator[pa.RecordBatch]] | None = None,
+        live: Mapping[str, bool | None] | None = None,
     ) -> Digest:
-        """The digest of a table, without the rows of the given keys."""
+        """The digest of a table, of its live rows, without those of the given keys."""
         held = self._place.tables[str(target)]
         table = held.table
+        for name, value in (live or {}).items():
+            at = enumerate(table.column(name).to_pylist())
+            table = _take(table, [index for index, found in at if found is value])
         if without is not None:
             names = [column.name for column in without[0]]
             gone = {row for batch in without[1] for row in _rows(pa.Table.from_batches([batch]))}
@@ -136,7 +143,8 @@ class MemoryClaim:
         """Attach to the open load, or open this one."""
         spec = self._place.script("begin", spec)
         held = self._place.tables.get(str(spec.key.target))
-        extra = {c.name for c in held.columns} - {c.name for c in spec.columns} if held else set()
+        filled = {c.name for c in (*spec.columns, *spec.managed)}
+        extra = {c.name for c in held.columns} - filled if held else set()
         if extra and spec.write != "replace":
             raise SchemaError(
                 f"{spec.key.target} has the column {min(extra)}, which the stream leaves out",
@@ -197,7 +205,8 @@ class MemoryLoad:
             final, results = self._published(self._place.tables.get(target))
             receipt: Receipt = self._place.script("commit", check(self._place.script("results", results)))
             if final is not None:
-                self._place.put(target, self._spec.columns, final.to_batches(), self._spec.primary_key)
+                columns = (*self._spec.columns, *self._spec.managed)
+                self._place.put(target, columns, final.to_batches(), self._spec.primary_key)
             self._state.receipts.append(receipt)
             self._state.open, self._state.staged = None, {}
         self._place.script("committed", receipt)
@@ -224,14 +233,21 @@ class MemoryLoad:
         schema = arrow_schema(self._spec.columns)
         staged = pa.concat_tables([schema.empty_table(), *(self._state.staged[n] for n in sorted(self._state.staged))])
         before = held.table if held is not None else schema.empty_table()
-        old = pa.Table.from_arrays([_column(before, field) for field in schema], schema=schema)
+        whole = arrow_schema((*self._spec.columns, *self._spec.managed))
+        old = pa.Table.from_arrays([_column(before, field) for field in whole], schema=whole)
         results: dict[str, int | Digest | None] = {"staged": len(staged), "before": len(old)}
-        final, found = {"replace": self._replace, "append": self._append, "merge": self._merge}[self._spec.write](
-            old, staged
-        )
+        publish = {
+            "replace": self._replace,
+            "append": self._append_new if self._spec.primary_key else self._append,
+            "merge": self._merge,
+            "delete_insert": self._delete_insert,
+            "scd2": self._scd2,
+        }[self._spec.write]
+        final, found = publish(old, staged)
         unchanged = final is None
         final = old if final is None else final
-        results |= found | {"final": len(final), "final_digest": self._digest(final)}
+        results |= {"final": len(final), "final_digest": self._digest(final)}
+        results |= found
         return (None if unchanged and held is not None else final), results
 
     def _replace(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
@@ -257,18 +273,118 @@ class MemoryLoad:
             "inserted": len(new),
             "unchanged": len(known),
             "before_digest": self._digest(old),
-            "ties_digest": self._digest(_take(staged, known)),
+            "unchanged_digest": self._digest(_take(staged, known)),
         }
+
+    def _latest(self, staged: pa.Table) -> tuple[dict[tuple[Any, ...], int], list[int]]:
+        """Where the latest version of each key is: by cursor, then by arrival. And where the others are."""
+        at = _order(staged, self._spec.cursor)
+        latest: dict[tuple[Any, ...], int] = {}
+        for index, row in enumerate(_rows(staged.select(list(self._spec.primary_key)))):
+            if row not in latest or at[index] >= at[latest[row]]:
+                latest[row] = index
+        return latest, sorted(set(range(len(staged))) - set(latest.values()))
+
+    def _append_new(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        """Keys that are there, or come a second time, are left out."""
+        latest, collapsed = self._latest(staged)
+        there = set(_rows(old.select(list(self._spec.primary_key))))
+        known = [index for row, index in latest.items() if row in there]
+        new = _take(staged, sorted(set(latest.values()) - set(known)))
+        return pa.concat_tables([old, new]), {
+            "keyed": sum(None not in row for row in latest) + len(collapsed),
+            "inserted": len(new),
+            "unchanged": len(known),
+            "collapsed": len(collapsed),
+            "before_digest": self._digest(old),
+            "unchanged_digest": self._digest(_take(staged, known)),
+            "collapsed_digest": self._digest(_take(staged, collapsed)),
+        }
+
+    def _delete_insert(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        """The rows that are in the partitions, or in the window of the cursor, of the staged ones."""
+        if self._spec.partition_by:
+            parts = list(self._spec.partition_by)
+            found = set(_rows(staged.select(parts)))
+            hit = [row in found for row in _rows(old.select(parts))]
+        else:
+            at = _order(staged, self._spec.cursor)
+            known = [value for value in at if value != _NULL]
+            low, high = min(known, default=_NULL), max(known, default=_NULL)
+            there = _order(old, self._spec.cursor)
+            hit = [value in at if value == _NULL else low <= value <= high for value in there]
+        inside = _take(old, [index for index, is_hit in enumerate(hit) if is_hit])
+        rows: dict[str, int | Digest | None] = {"inside": len(staged), "final_digest": self._digest(staged)}
+        comparable = not any(undigestible(column) for column in self._spec.columns)
+        if comparable and len(inside) == len(staged) and self._digest(inside) == self._digest(staged):
+            return None, {"inserted": None, "deleted": None} | rows
+        kept = _take(old, [index for index, is_hit in enumerate(hit) if not is_hit])
+        return pa.concat_tables([kept, staged]), {"inserted": len(staged), "deleted": len(inside)} | rows
+
+    def _scd2(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
+        """Versions as lists of values: those of the stream, then from, to, current; times in microseconds."""
+        names = [column.name for column in self._spec.columns]
+        keys, old_keys = (_rows(table.select(list(self._spec.primary_key))) for table in (staged, old))
+        begin, end, current = (list(old.column(column.name)) for column in self._spec.managed)
+        starts, ends = ([None if v.value is None else int(v.value) for v in column] for column in (begin, end))
+        live = [bool(value.as_py()) for value in current]
+        at, old_at = _order(staged, self._spec.cursor), _order(old, self._spec.cursor)
+        new_rows, old_rows = _rows(staged), _rows(old.select(names))
+        there = {row: index for index, row in enumerate(old_keys) if live[index]}
+        latest, collapsed = self._latest(staged)
+        began = self._begins(staged)
+        stale, unchanged, inserted, closed = [], 0, [], 0
+        for row, index in latest.items():
+            held = there.get(row)
+            if held is not None and old_at[held] > at[index]:
+                stale.append(index)
+                continue
+            if held is not None and old_rows[held] == new_rows[index]:
+                unchanged += 1
+                continue
+            if held is not None:
+                last = starts[held] or 0
+                ends[held], live[held] = began[index] if last < began[index] else last + 1, False
+                closed += 1
+            ended = [end for key, end in zip(old_keys, ends, strict=True) if key == row and end is not None]
+            inserted.append(index)
+            starts.append(max([began[index], *ended]))
+        stream = pa.concat_tables([old.select(names), _take(staged, inserted)])
+        new = len(inserted)
+        final = stream
+        for column, values in zip(
+            self._spec.managed, (starts, [*ends, *[None] * new], [*live, *[True] * new]), strict=True
+        ):
+            final = final.append_column(column.name, pa.array(values, column.type))
+        final_keys = _rows(final.select(list(self._spec.primary_key)))
+        applied = {keys[index] for index in latest.values()} - {keys[index] for index in stale}
+        is_applied = [row in applied and here for row, here in zip(final_keys, [*live, *[True] * new], strict=True)]
+        return final.cast(arrow_schema((*self._spec.columns, *self._spec.managed))), {
+            "keyed": sum(None not in row for row in keys),
+            "inserted": new,
+            "closed": closed,
+            "unchanged": unchanged,
+            "stale": len(stale),
+            "collapsed": len(collapsed),
+            "applied_digest": self._digest(_take(final, [index for index, hit in enumerate(is_applied) if hit])),
+            "collapsed_digest": self._digest(_take(staged, collapsed)),
+            "stale_digest": self._digest(_take(staged, stale)),
+        }
+
+    def _begins(self, staged: pa.Table) -> list[int]:
+        """When the version of each row begins, in microseconds: at its cursor if that is a time, else with the load."""
+        opened = int(pa.scalar(datetime.fromisoformat(self._spec.load.opened_at), pa.timestamp("us", UTC)).value)
+        type_ = staged.schema.field(self._spec.cursor).type if self._spec.cursor else pa.null()
+        if not (pa.types.is_timestamp(type_) or pa.types.is_date(type_)):
+            return [opened] * len(staged)
+        micros = staged.column(self._spec.cursor).cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        return [opened if value is None else value for value in micros.to_pylist()]
 
     def _merge(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
         key = list(self._spec.primary_key)
         keys, there = _rows(staged.select(key)), {row: index for index, row in enumerate(_rows(old.select(key)))}
         at = _order(staged, self._spec.cursor)
-        latest: dict[tuple[Any, ...], int] = {}
-        for index, row in enumerate(keys):
-            if row not in latest or at[index] >= at[latest[row]]:
-                latest[row] = index
-        collapsed = sorted(set(range(len(staged))) - set(latest.values()))
+        latest, collapsed = self._latest(staged)
         old_at, old_rows, new_rows = _order(old, self._spec.cursor), _rows(old), _rows(staged)
         stale, unchanged, updated, inserted = [], 0, [], []
         for row, index in latest.items():
@@ -350,5 +466,5 @@ def _plain(column: pa.ChunkedArray) -> list[Any]:
 def _order(table: pa.Table, cursor: str) -> list[Any]:
     """What sorts the rows by their cursor, NULL first; all alike without one."""
     if not cursor:
-        return [(0,)] * len(table)
-    return [(0,) if value is None else (1, value) for value in _plain(table.column(cursor))]
+        return [_NULL] * len(table)
+    return [_NULL if value is None else (1, value) for value in _plain(table.column(cursor))]
