@@ -164,7 +164,7 @@ def put(
     sink = FilesSink(config)
     try:
         claim = sink.claim(key, run_id=f"run-{load_id}", holder="test")
-        pieces = tuple(Slice(index, again=again) for index in range(len(slices)))
+        pieces = tuple(Slice(index, holds="again" if again else "new") for index in range(len(slices)))
         load = OpenLoad(load_id, "run", "intent", Window(), pieces, "snapshot")
         if resume and claim.receipt is not None and claim.receipt.load_id == load_id:
             return Outcome(claim.receipt, {})
@@ -1175,7 +1175,7 @@ def test_what_files_cannot_do_is_refused(tmp_path: Path) -> None:
     assert 3 == len(read(tmp_path / "one.csv"))
     failure(ConfigError, lambda: put(single, columns, [batch], write="append", load_id="x"))
     failure(ConfigError, lambda: put(folder, columns, [batch], write="merge"))
-    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", again=True))
+    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", holds="again"))
     put(folder, columns, [batch], write="append", load_id="y")
     failure(SchemaError, lambda: put(folder, columns, [batch], load_id="z"))
     failure(SchemaError, lambda: put(folder, columns[:2], [batch.select([0, 1])], write="append", load_id="z"))

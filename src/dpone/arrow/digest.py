@@ -75,13 +75,69 @@ class Digester:
             return
         table = pa.Table.from_batches([_encodable(batch) for batch in self._waiting])
         self._waiting, self._rows, self._bytes = [], 0, 0
-        connection = _connection()
-        connection.register("rows_to_digest", table)
-        try:
-            [(count, total)] = connection.execute(self._query).fetchall()
-        finally:
-            connection.unregister("rows_to_digest")
+        [(count, total)] = _run(self._query, table)
         self._total += Digest(int(count), int(total or 0) % 2**64)
+
+
+def digest_parts(
+    columns: tuple[Column, ...], key: tuple[Column, ...], count: int, batches: Iterable[pa.RecordBatch]
+) -> dict[int, Digest]:
+    """The digests of the parts that rows fall into by the hash of their key, modulo `count`; none for an empty part.
+
+    Every system gives a row the same part, so two tables can be compared part by part, whatever orders their keys.
+    """
+    found: dict[int, Digest] = {}
+    names = [column.name for column in columns]
+    by = [f"c{names.index(column.name)}" for column in key]
+    hashed = _hash([_text(name, column) for name, column in zip(by, key, strict=True)])
+    row = _hash([_text(f"c{index}", column) for index, column in enumerate(columns)])
+    query = f"SELECT {hashed} % {count}, count(*), sum(({row})::HUGEINT) FROM rows_to_digest GROUP BY 1"
+    for batch in _gathered(batches):
+        for part, rows, total in _run(query, batch):
+            found[int(part)] = found.get(int(part), Digest()) + Digest(int(rows), int(total) % 2**64)
+    return found
+
+
+def rows_of_parts(
+    key: tuple[Column, ...], count: int, wanted: Iterable[int], batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of these batches that fall into the wanted parts."""
+    parts = pa.array(sorted(wanted), pa.uint64())
+    hashed = _hash([_text(f"c{index}", column) for index, column in enumerate(key)])
+    query = f"SELECT {hashed} % {count} AS part FROM rows_to_digest"
+    names = [column.name for column in key]
+    for batch in batches:
+        table = pa.Table.from_batches([_encodable(batch.select(names))])
+        numbers = _arrow(query, table).column("part").combine_chunks().cast(pa.uint64())
+        kept = batch.filter(pc.is_in(numbers, parts))
+        if kept.num_rows:
+            yield kept
+
+
+def without(
+    key: tuple[Column, ...], left: Iterable[pa.RecordBatch], right: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """The rows of `left`, which have the columns of the key and no NULL there, whose key is not in `right`."""
+    mine, others = list(left), list(right)
+    if not mine:
+        return
+    if not others:
+        yield from mine
+        return
+    names = [column.name for column in key]
+    tables = [pa.Table.from_batches([_encodable(batch.select(names)) for batch in side]) for side in (mine, others)]
+    place = pa.array(range(tables[0].num_rows), pa.int64())
+    on = " AND ".join(f"l.c{index} = r.c{index}" for index in range(len(names)))
+    query = (
+        f"SELECT place FROM rows_to_digest AS l WHERE NOT EXISTS (SELECT 1 FROM other AS r WHERE {on}) ORDER BY place"
+    )
+    connection = _connection()
+    connection.register("other", tables[1])
+    try:
+        kept = _arrow(query, tables[0].append_column("place", place)).column("place")
+    finally:
+        connection.unregister("other")
+    yield from pa.Table.from_batches(mine).take(kept).to_batches()
 
 
 def digest(columns: tuple[Column, ...], batches: Iterable[pa.RecordBatch]) -> Digest:
@@ -118,6 +174,45 @@ def _connection() -> duckdb.DuckDBPyConnection:
         connection.execute("SET disabled_optimizers = 'common_subexpressions'")
         _local.connection = connection
     return connection  # type: ignore[no-any-return]
+
+
+def _run(query: str, table: pa.Table) -> list[tuple[Any, ...]]:
+    connection = _connection()
+    connection.register("rows_to_digest", table)
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.unregister("rows_to_digest")
+
+
+def _arrow(query: str, table: pa.Table) -> pa.Table:
+    connection = _connection()
+    connection.register("rows_to_digest", table)
+    try:
+        found: pa.Table = connection.sql(query).to_arrow_table()
+        return found
+    finally:
+        connection.unregister("rows_to_digest")
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Tables of some size, ready to be encoded."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(_encodable(batch))
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= _MIN_ROWS or size >= _MAX_BYTES:
+            yield pa.Table.from_batches(waiting)
+            waiting, rows, size = [], 0, 0
+    if rows:
+        yield pa.Table.from_batches(waiting)
+
+
+def _hash(texts: list[str]) -> str:
+    """The hash of a row from the texts of its values."""
+    parts = [f"coalesce(strlen({text}) || ':' || {text}, '-')" for text in texts]
+    return f"('0x' || md5(concat({', '.join(parts)}))[1:16])::UBIGINT"
 
 
 def _query(columns: tuple[Column, ...]) -> str:

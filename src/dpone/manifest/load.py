@@ -51,6 +51,15 @@ def _nowhere(_keys: KeyPath) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletePolicy:
+    """What happens to rows that are gone at the source. `most` is a share of the target's rows, or a number of rows."""
+
+    mode: Literal["ignore", "soft", "hard"] = "ignore"
+    most: float | int = 0.5
+    every: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """What the manifest says of one stream, defaults applied. `write` is empty when it does not say."""
 
@@ -63,6 +72,7 @@ class StreamConfig:
     write: Literal["", "replace", "append", "merge", "delete_insert", "scd2", "append_snapshot"] = ""
     partition_by: tuple[str, ...] = ()
     deduplicate: bool = False
+    deletes: DeletePolicy = DeletePolicy()
     target: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -171,6 +181,7 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         write=said.get("write", ""),
         partition_by=(parts,) if isinstance(parts, str) else tuple(parts),
         deduplicate=said.get("deduplicate", False),
+        deletes=_deletes(said.get("deletes", "ignore")),
         target=said.get("target", ""),
         include=tuple(columns.get("include", ())),
         exclude=tuple(columns.get("exclude", ())),
@@ -183,6 +194,16 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         allow_empty=said.get("allow_empty", False),
         is_glob=_is_glob(name),
         _at=partial(_position, document, name),
+    )
+
+
+def _deletes(said: str | dict[str, Any]) -> DeletePolicy:
+    policy: dict[str, Any] = {"mode": said} if isinstance(said, str) else said
+    most = policy.get("max", "50%")
+    return DeletePolicy(
+        mode=policy["mode"],
+        most=int(most.removesuffix("%")) / 100 if isinstance(most, str) else most,
+        every=models.duration(policy["every"]) if "every" in policy else None,
     )
 
 

@@ -80,12 +80,21 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
+Share = Annotated[str, Field(pattern=r"^(100|\d{1,2})%$", json_schema_extra={"examples": ["20%"]})]
+
+
 def _by_number(value: Any) -> str:
     return "@number" if isinstance(value, int) else "@text"
 
 
 Lookback = Annotated[
     Annotated[Duration, Tag("@text")] | Annotated[Annotated[int, Field(ge=0)], Tag("@number")],
+    Discriminator(_by_number),
+]
+
+
+MaxDeletes = Annotated[
+    Annotated[Share, Tag("@text")] | Annotated[Annotated[int, Field(ge=0)], Tag("@number")],
     Discriminator(_by_number),
 ]
 
@@ -115,6 +124,18 @@ class Columns(_Model):
     allow_lossy: Names = _optional("columns whose values may be altered where the plan says lossy: [a, b]")
 
 
+class Deletes(_Model):
+    """What happens to rows of the target that are gone at the source."""
+
+    mode: Literal["ignore", "soft", "hard"] = Field(
+        description="ignore: they stay; soft: they are marked in _dpone_deleted_at; hard: they are deleted"
+    )
+    max: MaxDeletes = _optional(
+        "the most rows that one run may delete or mark: a share (20%) or a number; 50% if absent"
+    )
+    every: Duration = _optional("look for them at most so often (24h); without it in every run")
+
+
 class Slices(_Model):
     """How a table is cut into pieces that are read and staged on their own."""
 
@@ -139,11 +160,17 @@ def _by_list(value: Any) -> str:
 
 
 def _by_mapping(value: Any) -> str:
-    return "@mapping" if isinstance(value, dict | Cursor) else "@text"
+    return "@mapping" if isinstance(value, dict | Cursor | Deletes) else "@text"
 
 
 KeyColumns = Annotated[Annotated[Text, Tag("@text")] | Annotated[Names, Tag("@list")], Discriminator(_by_list)]
 CursorColumn = Annotated[Annotated[Text, Tag("@text")] | Annotated[Cursor, Tag("@mapping")], Discriminator(_by_mapping)]
+
+
+DeletePolicy = Annotated[
+    Annotated[Literal["ignore", "soft", "hard"], Tag("@text")] | Annotated[Deletes, Tag("@mapping")],
+    Discriminator(_by_mapping),
+]
 
 
 class Stream(Defaults):
@@ -159,6 +186,9 @@ class Stream(Defaults):
     )
     deduplicate: bool = _optional(
         "for write: append: whether rows whose primary key the target holds already are left out"
+    )
+    deletes: DeletePolicy = _optional(
+        "rows of the target that are gone at the source: ignore, soft or hard; or {mode: ..., max: ..., every: ...}"
     )
     target: Text = _optional("name of the target table, as table or schema.table")
     columns: Columns = _optional("which columns are moved, and as which types")

@@ -17,7 +17,18 @@ The interface grows by a field on a frozen value or a new one-method protocol, n
 from __future__ import annotations
 
 from dpone.sdk.connector import Capability, Connector, Support, load_object
-from dpone.sdk.protocols import Claim, Discover, Load, Reading, Sink, Source, Types
+from dpone.sdk.protocols import (
+    Claim,
+    Comparable,
+    Compares,
+    ComparesTarget,
+    Discover,
+    Load,
+    Reading,
+    Sink,
+    Source,
+    Types,
+)
 from dpone.sdk.values import (
     Column,
     Digest,
@@ -43,6 +54,9 @@ __all__ = [
     "Capability",
     "Claim",
     "Column",
+    "Comparable",
+    "Compares",
+    "ComparesTarget",
     "Connector",
     "Digest",
     "Discover",

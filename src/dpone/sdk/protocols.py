@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -154,6 +154,38 @@ class Load(Protocol):
 
     def abort(self) -> None:
         """Drop what was staged and close the load. Always safe."""
+
+
+@runtime_checkable
+class Comparable(Protocol):
+    """Rows that can be compared part by part: a row falls into a part by the hash of its key, in every system alike.
+
+    `count` is a power of two. Both methods cover everything that the object holds, whatever the window.
+    """
+
+    def digests(self, columns: tuple[Column, ...], key: tuple[Column, ...], count: int) -> Mapping[int, Digest]:
+        """The digest of each part that is not empty, over these columns."""
+
+    def rows(
+        self, columns: tuple[Column, ...], key: tuple[Column, ...], count: int, wanted: Collection[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """These columns of the rows of some parts."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A reading that can be compared: all rows of its stream, in its snapshot."""
+
+    def compared(self) -> Comparable:
+        """The rows of the stream."""
+
+
+@runtime_checkable
+class ComparesTarget(Protocol):
+    """A sink whose targets can be compared."""
+
+    def compared(self, target: Table, live: Mapping[str, bool | None]) -> Comparable:
+        """The rows of a target that have these values in these columns."""
 
 
 @runtime_checkable

@@ -168,14 +168,20 @@ class Window:
 class Slice:
     """One independent piece of a window. `lower` and `upper` are bounds that only its source interprets.
 
-    `again` marks rows that an earlier load may have read, see `Stream.apart`.
+    `holds` says what it brings: rows that are `new` to the target; rows that an earlier load may have read (`again`,
+    see `Stream.apart`); rows that have a key and nothing else, because they are `gone` at the source, or are `back`.
     """
 
     ordinal: int
     lower: str = ""
     upper: str = ""
     label: str = ""
-    again: bool = False
+    holds: Literal["new", "again", "gone", "back"] = "new"
+
+    @property
+    def again(self) -> bool:
+        """Whether an earlier load may have read its rows."""
+        return self.holds == "again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +290,8 @@ class LoadSpec:
     `columns` are the columns of the stream in order, `managed` those that dpone fills itself beside them.
     `primary_key` is the key that the strategy works by, if it does. `steps` is the publication for a SQL sink,
     rendered by the strategy; a sink without SQL acts on `write` and returns results of the same names. `version` are
-    the columns that tell versions of rows apart (key and cursor), none if only all of their values do.
+    the columns that tell versions of rows apart (key and cursor), none if only all of their values do. `deletes` says
+    what is done with the rows of slices that hold what is gone.
     """
 
     load: OpenLoad
@@ -294,6 +301,7 @@ class LoadSpec:
     primary_key: tuple[str, ...] = ()
     cursor: str = ""
     version: tuple[str, ...] = ()
+    deletes: Literal["ignore", "soft", "hard"] = "ignore"
     proof: Literal["none", "counts", "digest"] = "counts"
     steps: tuple[Step, ...] = ()
     managed: tuple[Column, ...] = ()

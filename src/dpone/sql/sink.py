@@ -28,12 +28,13 @@ from dpone.sdk import (
     StreamKey,
     Table,
 )
+from dpone.sql.parts import SqlParts
 from dpone.sql.state import State, receipt_to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from dpone.sql.dialect import Session
+    from dpone.sql.dialect import Dialect, Session
 
 SLICE = "_dpone_slice"
 
@@ -250,6 +251,37 @@ def _equal(results: Results, names: tuple[str, str]) -> bool:
     return left is not None and left == right
 
 
+@dataclass(frozen=True, slots=True)
+class TargetParts:
+    """The live rows of a target, see `dpone.sdk.Comparable`. Columns are canonical."""
+
+    session: Session
+    target: Table
+    live: Mapping[str, bool | None]
+
+    def digests(self, columns: tuple[Column, ...], key: tuple[Column, ...], count: int) -> Mapping[int, Digest]:
+        """See `Comparable.digests`."""
+        return self._parts().digests(self._stored(columns), self._stored(key), count)
+
+    def rows(
+        self, columns: tuple[Column, ...], key: tuple[Column, ...], count: int, wanted: Collection[int]
+    ) -> Iterator[pa.RecordBatch]:
+        """See `Comparable.rows`."""
+        return self._parts().rows(self._stored(columns), self._stored(key), count, wanted)
+
+    def _stored(self, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        return self.session.dialect.stored(columns, self.target.schema)
+
+    def _parts(self) -> SqlParts:
+        holds = _live(self.session.dialect, self.live)
+        where = f" WHERE {' AND '.join(holds)}" if holds else ""
+        return SqlParts(self.session, f"(SELECT * FROM {self.session.dialect.table(self.target)} AS t{where}) AS r")
+
+
+def _live(dialect: Dialect, live: Mapping[str, bool | None]) -> list[str]:
+    return [dialect.holds(f"t.{dialect.quote(name)}", value) for name, value in live.items()]
+
+
 def digest_target(
     session: Session,
     target: Table,
@@ -265,7 +297,7 @@ def digest_target(
     dialect = session.dialect
     stored = dialect.stored(columns, target.schema)
     names, into = dialect.names(stored), dialect.table(target)
-    holds = [dialect.holds(f"t.{dialect.quote(name)}", value) for name, value in (live or {}).items()]
+    holds = _live(dialect, live or {})
     if without is None:
         where = f" WHERE {' AND '.join(holds)}" if holds else ""
         return session.digest(f"(SELECT {names} FROM {into} AS t{where}) AS r", stored)

@@ -19,6 +19,7 @@ from dpone.arrow.fidelity import of_cast
 from dpone.arrow.types import parse_type
 from dpone.errors import ConfigError, DataError, SchemaError
 from dpone.sdk import Column, Digest, Slice, Stream, StreamSchema, Table, Window
+from dpone.sql.parts import SqlParts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -122,7 +123,7 @@ class SqlReading:
         self.window = self._fix(window)
         self.slices = cut.slices()
         if stream.apart and self._has_again():
-            self.slices += (Slice(len(self.slices), label="what came late, or may have", again=True),)
+            self.slices += (Slice(len(self.slices), label="what came late, or may have", holds="again"),)
 
     def query(self, piece: Slice) -> str:
         """The SELECT of one slice."""
@@ -139,6 +140,10 @@ class SqlReading:
     def digest(self, piece: Slice) -> Digest:
         """The digest of one slice under this snapshot."""
         return self._digest(self._conditions(piece))
+
+    def compared(self) -> SqlParts:
+        """See `dpone.sdk.Compares`."""
+        return SqlParts(self._session, f"(SELECT * FROM {self._relation}{self._where(self._filter())}) AS r")
 
     def close(self) -> None:
         """End the snapshot."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from dpone.arrow.digest import undigestible
 from dpone.sdk import Column, Digest, Results, Step, Table
 from dpone.sql.dialect import Dialect
+
+
+DELETED_AT = "_dpone_deleted_at"
+"""When a row was found to be gone at the source, NULL while it is there: `deletes: soft` of a merge."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,9 @@ class Publication:
     that dpone fills itself: they are not staged, and no digest covers them. `added` are those of both that an existing
     target lacks. `primary_key` is the key that the strategy works by, if it does. `again` are the slices with rows that
     an earlier load may have brought already; `version` are the columns that tell versions of rows apart, none if only
-    all of their values do. `opened_at` is when the load was opened. `digest` asks for the steps of a proof.
+    all of their values do. `gone` and `back` are the slices with the keys of rows that were deleted at the source, or
+    are there again, and `deletes` what is done with them. `opened_at` is when the load was opened. `digest` asks for
+    the steps of a proof.
     """
 
     dialect: Dialect
@@ -32,6 +38,9 @@ class Publication:
     cursor: str = ""
     again: tuple[int, ...] = ()
     version: tuple[str, ...] = ()
+    gone: tuple[int, ...] = ()
+    back: tuple[int, ...] = ()
+    deletes: Literal["ignore", "soft", "hard"] = "ignore"
     digest: bool = False
     managed: tuple[Column, ...] = ()
     partition_by: tuple[str, ...] = ()
@@ -105,6 +114,16 @@ class Publication:
         proof = [self.digest_of(f"{name}_digest", self.staged, where)] if self.digest else []
         return [*proof, Step("rows", f"DELETE FROM {self.staged} WHERE {where}", name)]
 
+    def among(self, slices: tuple[int, ...]) -> str:
+        """The predicate that the key of a target row `t` is among these slices."""
+        listed = f"s._dpone_slice IN ({', '.join(map(str, slices))})"
+        return f"EXISTS (SELECT 1 FROM {self.staged} AS s WHERE {listed} AND {self.joined()})"
+
+    def set_aside(self) -> list[Step]:
+        """Take the keys of deleted rows out of the staging table, after they have done their work."""
+        slices = ", ".join(map(str, (*self.gone, *self.back)))
+        return [Step("run", f"DELETE FROM {self.staged} WHERE _dpone_slice IN ({slices})")] if slices else []
+
     def digest_of(self, name: str, table: str, where: str = "", prefix: str = "") -> Step:
         """Digest the rows of a table, in the columns that a digest is defined for."""
         columns = [column for column in self.columns if not undigestible(column)]
@@ -142,6 +161,8 @@ class Balance:
     stale: int = 0
     collapsed: int = 0
     deleted: int = 0
+    soft_deleted: int = 0
+    reactivated: int = 0
     null_keys: int = 0
     sink: Digest | None = None
     equations: tuple[Equation, ...] = ()

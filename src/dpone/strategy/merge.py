@@ -4,9 +4,12 @@ Latest is by cursor, then by arrival (slice, then position). Within a load, earl
 A staged row whose cursor is behind the target's is stale: counted, not applied. A row that is the same in every
 column is unchanged and not written.
 
+Rows that are gone at the source are deleted, or marked with the time (`deletes`), before anything is inserted. A key
+that is there again loses its mark.
+
     read = staged
     staged = inserted + updated + unchanged + stale + collapsed
-    final = before + inserted
+    final = before + inserted - deleted
 
 The proof adds up what is now in the target under the staged keys and what was left out as collapsed or stale:
 together they must be what was read.
@@ -18,7 +21,7 @@ from collections.abc import Sequence
 
 from dpone.sdk import Digest, Results, Step
 from dpone.sql.dialect import every
-from dpone.strategy.base import Balance, Equation, Publication, Strategy, digest_in, number
+from dpone.strategy.base import DELETED_AT, Balance, Equation, Publication, Strategy, digest_in, number
 
 
 class Merge(Strategy):
@@ -32,8 +35,10 @@ class Merge(Strategy):
         same = every([d.same(column, "t", "s") for column in values])
         steps = [
             *p.ddl(),
-            p.count("staged", p.staged),
             p.count("before", p.into),
+            *_deletes(p),
+            *p.set_aside(),
+            p.count("staged", p.staged),
             p.keyed(),
             *p.leave_out("collapsed", p.superseded()),
         ]
@@ -70,6 +75,7 @@ class Merge(Strategy):
                 "inserted",
                 only_if_equal=("staged", "keyed"),
             ),
+            *_returned(p),
             p.count("final", p.into),
         ]
         if p.digest:
@@ -80,7 +86,10 @@ class Merge(Strategy):
         """See the module."""
         counts = {
             name: number(results, name)
-            for name in ("staged", "before", "final", "inserted", "updated", "unchanged", "stale", "collapsed")
+            for name in (
+                *("staged", "before", "final", "inserted", "updated", "unchanged", "stale", "collapsed"),
+                *("deleted", "soft_deleted"),
+            )
         }
         accounted = sum(counts[name] for name in ("inserted", "updated", "unchanged", "stale", "collapsed"))
         sink = results.get("applied_digest")
@@ -88,12 +97,45 @@ class Merge(Strategy):
             sink = sink + digest_in(results, "collapsed_digest") + digest_in(results, "stale_digest")
         return Balance(
             **counts,
+            reactivated=number(results, "reactivated") + number(results, "returned"),
             null_keys=counts["staged"] - number(results, "keyed"),
             sink=sink if isinstance(sink, Digest) else None,
             equations=(
                 Equation("read = staged", read, counts["staged"]),
                 Equation("staged = inserted + updated + unchanged + stale + collapsed", counts["staged"], accounted),
-                Equation("final = before + inserted", counts["final"], counts["before"] + counts["inserted"]),
+                Equation(
+                    "final = before + inserted - deleted",
+                    counts["final"],
+                    counts["before"] + counts["inserted"] - counts["deleted"],
+                ),
                 Equation("staged = rows with a key", counts["staged"], number(results, "keyed")),
             ),
         )
+
+
+def _deletes(p: Publication) -> list[Step]:
+    """What is done with rows that are gone at the source, and with those that are back."""
+    d, steps = p.dialect, []
+    if p.gone and p.deletes == "hard":
+        steps.append(Step("rows", f"DELETE FROM {p.into} AS t WHERE {p.among(p.gone)}", "deleted"))
+    if p.deletes != "soft":
+        return steps
+    mark = d.quote(DELETED_AT)
+    for name, slices, value, have in (
+        ("soft_deleted", p.gone, d.moment(p.opened_at), "IS NULL"),
+        ("reactivated", p.back, "NULL", "IS NOT NULL"),
+    ):
+        if slices:
+            found = f"t.{mark} {have} AND {p.among(slices)}"
+            steps.append(Step("rows", f"UPDATE {p.into} AS t SET {mark} = {value} WHERE {found}", name))
+    return steps
+
+
+def _returned(p: Publication) -> list[Step]:
+    """Rows that were read again are there again."""
+    if not any(column.name == DELETED_AT for column in p.managed):
+        return []
+    mark = p.dialect.quote(DELETED_AT)
+    staged = f"EXISTS (SELECT 1 FROM {p.staged} AS s WHERE {p.joined()})"
+    sql = f"UPDATE {p.into} AS t SET {mark} = NULL WHERE t.{mark} IS NOT NULL AND {staged}"
+    return [Step("rows", sql, "returned", only_if_equal=("staged", "keyed"))]

@@ -13,6 +13,9 @@ begins one microsecond after it. So the versions of a key follow each other with
     staged = inserted + unchanged + stale + collapsed
     final = before + inserted
 
+With `deletes: soft` the current version of a row that is gone at the source ends when the load was opened; a row that
+is there again begins a new one.
+
 Versions that were closed count as updated. The proof adds up the current versions under the staged keys and what was
 left out as collapsed or stale: together they must be what was read.
 """
@@ -52,8 +55,10 @@ class Scd2(Strategy):
         same = every([d.same(column, "t", "s") for column in p.columns if column.name not in p.primary_key])
         steps = [
             *p.ddl((*p.primary_key, VALID_FROM)),
-            p.count("staged", p.staged),
             p.count("before", p.into),
+            *_ended(p),
+            *p.set_aside(),
+            p.count("staged", p.staged),
             p.keyed(),
             *p.leave_out("collapsed", p.superseded()),
         ]
@@ -112,6 +117,7 @@ class Scd2(Strategy):
         return Balance(
             **counts,
             updated=number(results, "closed"),
+            soft_deleted=number(results, "soft_deleted"),
             null_keys=counts["staged"] - number(results, "keyed"),
             sink=sink if isinstance(sink, Digest) else None,
             equations=(
@@ -129,3 +135,15 @@ def _begins(p: Publication) -> str:
     cursor = next((column for column in p.columns if column.name == p.cursor), None)
     instant = p.dialect.instant(cursor, "s.") if cursor is not None else ""
     return f"coalesce({instant}, {opened})" if instant else opened
+
+
+def _ended(p: Publication) -> list[Step]:
+    """The current versions of rows that are gone at the source end."""
+    if not p.gone:
+        return []
+    d = p.dialect
+    valid_from, valid_to, is_current = map(d.quote, (VALID_FROM, VALID_TO, IS_CURRENT))
+    opened = d.moment(p.opened_at)
+    until = f"CASE WHEN t.{valid_from} < {opened} THEN {opened} ELSE {d.next_moment(f't.{valid_from}')} END"
+    sql = f"UPDATE {p.into} AS t SET {valid_to} = {until}, {is_current} = FALSE WHERE t.{is_current} AND {p.among(p.gone)}"
+    return [Step("rows", sql, "soft_deleted")]

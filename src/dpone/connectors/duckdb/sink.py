@@ -14,7 +14,7 @@ from dpone.errors import SchemaError
 from dpone.sdk import Column, Digest, Receipt, StreamKey, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
 from dpone.sql.dialect import Dialect
-from dpone.sql.sink import SqlClaim, digest_target
+from dpone.sql.sink import SqlClaim, TargetParts, digest_target
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -99,6 +99,10 @@ class DuckDBSink:
     ) -> Digest:
         """The digest of a target, for `dpone verify`."""
         return digest_target(self._session, target, columns, without, live)
+
+    def compared(self, target: Table, live: Mapping[str, bool | None]) -> TargetParts:
+        """See `dpone.sdk.ComparesTarget`."""
+        return TargetParts(self._session, target, live)
 
     def close(self) -> None:
         """Give locks back and close the connection."""

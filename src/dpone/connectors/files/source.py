@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from dpone.arrow.digest import Digester, undigestible
 from dpone.arrow.fidelity import manifest_line
+from dpone.arrow.parts import ReadParts
 from dpone.arrow.types import parse_type, type_name
 from dpone.connectors.files import formats, values
 from dpone.connectors.files.config import is_pattern, parse_name, stem, visible
@@ -373,7 +374,7 @@ class FilesReading:
         self.window = self._fix(window)
         if stream.apart and self.window.again is not None:
             count = len(self.slices)
-            self.slices += tuple(replace(piece, ordinal=piece.ordinal + count, again=True) for piece in self.slices)
+            self.slices += tuple(replace(piece, ordinal=piece.ordinal + count, holds="again") for piece in self.slices)
 
     def query(self, piece: Slice) -> str:
         """What is read and kept, in words."""
@@ -400,6 +401,16 @@ class FilesReading:
         for batch in self.read(piece):
             digester.add(batch.select(kept))
         return digester.total
+
+    def compared(self) -> ReadParts:
+        """See `dpone.sdk.Compares`."""
+
+        def read(columns: tuple[Column, ...]) -> Iterator[pa.RecordBatch]:
+            for piece in self.slices:
+                if not piece.again:
+                    yield from self._scan(piece, columns)
+
+        return ReadParts(read)
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -250,20 +250,47 @@ def digest_query(dialect: Dialect, relation: str, columns: Sequence[Column], *, 
     `utf8` says that the database stores text as UTF-8; otherwise it is converted before it is hashed.
     Raises ConfigError for a column without a canonical encoding.
     """
+    texts = _texts(dialect, columns)
+    # OFFSET 0 keeps the texts from being computed twice, once for the length and once for the value.
+    inner = f"(SELECT {', '.join(texts)} FROM {relation} OFFSET 0) AS e"
+    return f"SELECT count(*), sum({_hash([f't{n}' for n in range(len(columns))], utf8=utf8)}) FROM {inner}"
+
+
+def parts_query(
+    dialect: Dialect, relation: str, columns: Sequence[Column], key: Sequence[Column], count: int, *, utf8: bool = True
+) -> str:
+    """The query of the digests of all parts (see `dpone.arrow.digest.digest_parts`): part, rows, sum of the hashes."""
+    names = [column.name for column in columns]
+    inner = f"(SELECT {', '.join(_texts(dialect, columns))} FROM {relation} OFFSET 0) AS e"
+    part = _part(_hash([f"t{names.index(column.name)}" for column in key], utf8=utf8), count)
+    row = _hash([f"t{n}" for n in range(len(columns))], utf8=utf8)
+    hashes = f"(SELECT {part} AS part, {row} AS hash FROM {inner} OFFSET 0) AS h"
+    return f"SELECT part, count(*), sum(hash) FROM {hashes} GROUP BY part"
+
+
+def part_expression(dialect: Dialect, key: Sequence[Column], count: int, *, utf8: bool = True) -> str:
+    """The number of the part that a row falls into."""
+    return _part(_hash([_encoding(dialect.quote(column.name), column) for column in key], utf8=utf8), count)
+
+
+def _texts(dialect: Dialect, columns: Sequence[Column]) -> list[str]:
     bad = next((why for why in map(undigestible, columns) if why), "")
     if bad:
         raise ConfigError(bad, remedy="set proof: counts, exclude the column or cast it to text", code="DP141")
-    texts = [f"{_encoding(dialect.quote(column.name), column)} AS t{index}" for index, column in enumerate(columns)]
-    # OFFSET 0 keeps the texts from being computed twice, once for the length and once for the value.
-    inner = f"(SELECT {', '.join(texts)} FROM {relation} OFFSET 0) AS e"
-    parts = []
-    for index in range(len(columns)):
-        text = f"t{index}"
-        size = f"octet_length({text})" if utf8 else f"octet_length(convert_to({text}, 'UTF8'))"
-        parts.append(f"coalesce({size}::text || ':' || {text}, '-')")
-    row = _concat(parts)
+    return [f"{_encoding(dialect.quote(column.name), column)} AS t{index}" for index, column in enumerate(columns)]
+
+
+def _hash(texts: Sequence[str], *, utf8: bool) -> str:
+    """The signed hash of a row from the texts of its values."""
+    sizes = (f"octet_length({text})" if utf8 else f"octet_length(convert_to({text}, 'UTF8'))" for text in texts)
+    row = _concat([f"coalesce({size}::text || ':' || {text}, '-')" for size, text in zip(sizes, texts, strict=True)])
     row = row if utf8 else f"convert_to({row}, 'UTF8')"
-    return f"SELECT count(*), sum(('x' || left(md5({row}), 16))::bit(64)::bigint) FROM {inner}"
+    return f"('x' || left(md5({row}), 16))::bit(64)::bigint"
+
+
+def _part(hashed: str, count: int) -> str:
+    """The remainder of the hash as an unsigned number, for a count that is a power of two."""
+    return f"({hashed} & {count - 1})"
 
 
 def _encoding(name: str, column: Column) -> str:  # noqa: PLR0911 - one answer per family
@@ -494,6 +521,8 @@ __all__ = [
     "family",
     "known",
     "lock_number",
+    "part_expression",
+    "parts_query",
     "portable",
     "type_parts",
 ]

@@ -20,7 +20,7 @@ import psycopg
 from psycopg import pq
 
 from dpone import stopping
-from dpone.connectors.postgres.dialect import PostgresDialect, digest_query
+from dpone.connectors.postgres.dialect import PostgresDialect, digest_query, part_expression, parts_query
 from dpone.connectors.postgres.errors import Side, translate
 from dpone.connectors.postgres.waiting import Connection, Waits
 from dpone.connectors.postgres.wire import CHUNK, MARK, Parser, Writer
@@ -97,6 +97,17 @@ class PostgresSession:
         """`dpone-digest/1`, computed by the server."""
         [(rows, total)] = self.rows(digest_query(self.dialect, relation, columns, utf8=self._utf8))
         return Digest(int(rows), int(total or 0) % 2**64)
+
+    def digest_parts(
+        self, relation: str, columns: Sequence[Column], key: Sequence[Column], count: int
+    ) -> dict[int, Digest]:
+        """See `dpone.sql.parts.Hashing`."""
+        found = self.rows(parts_query(self.dialect, relation, columns, key, count, utf8=self._utf8))
+        return {int(part): Digest(int(rows), int(total) % 2**64) for part, rows, total in found}
+
+    def part(self, key: Sequence[Column], count: int) -> str:
+        """See `dpone.sql.parts.Hashing`."""
+        return part_expression(self.dialect, key, count, utf8=self._utf8)
 
     def ingest(self, table: Table, columns: Sequence[Column], batches: Iterator[pa.RecordBatch], ordinal: int) -> int:
         """COPY batches into the staging table; the server's count of rows."""

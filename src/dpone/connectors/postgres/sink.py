@@ -12,7 +12,7 @@ from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_numb
 from dpone.connectors.postgres.session import PostgresSession
 from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
 from dpone.sdk import Column, Digest, LoadSpec, NativeType, Receipt, StreamKey, Table, TargetSchema
-from dpone.sql.sink import SqlClaim, SqlLoad, digest_target, transaction
+from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target, transaction
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ class PostgresSink:
     ) -> Digest:
         """The digest of a target, computed by the server, for `dpone verify`."""
         return digest_target(self._session(), target, columns, without, live)
+
+    def compared(self, target: Table, live: Mapping[str, bool | None]) -> TargetParts:
+        """See `dpone.sdk.ComparesTarget`."""
+        return TargetParts(self._session(), target, live)
 
     def close(self) -> None:
         """Release the connection and the lock."""

@@ -18,7 +18,7 @@ from dpone.errors import ConfigError, SchemaError
 from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
 from dpone.sql.dialect import Dialect
-from dpone.sql.sink import SqlClaim, SqlLoad, digest_target
+from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ class SqliteSink:
     ) -> Digest:
         """The digest of a target, for `dpone verify`."""
         return digest_target(self._open(), target, columns, without, live)
+
+    def compared(self, target: Table, live: Mapping[str, bool | None]) -> TargetParts:
+        """See `dpone.sdk.ComparesTarget`."""
+        return TargetParts(self._open(), target, live)
 
     def close(self) -> None:
         """Give locks back and close the connection."""

@@ -29,6 +29,7 @@ from dpone.sdk import (
     Table,
     TargetSchema,
 )
+from dpone.strategy.base import DELETED_AT, number
 from dpone.testing.memory.place import Held, MemoryConfig, Place, StreamState, place
 
 _NULL: tuple[Any, ...] = (0,)  # a cursor that is NULL, before every other
@@ -231,7 +232,9 @@ class MemoryLoad:
     def _published(self, held: Held | None) -> tuple[pa.Table | None, Results]:
         """The table after the publication, None for one that stays as it is, and what the strategies count."""
         schema = arrow_schema(self._spec.columns)
-        staged = pa.concat_tables([schema.empty_table(), *(self._state.staged[n] for n in sorted(self._state.staged))])
+        beside = {piece.ordinal for piece in self._spec.load.slices if piece.holds in ("gone", "back")}
+        arrived = [self._state.staged[n] for n in sorted(self._state.staged) if n not in beside]
+        staged = pa.concat_tables([schema.empty_table(), *arrived])
         before = held.table if held is not None else schema.empty_table()
         whole = arrow_schema((*self._spec.columns, *self._spec.managed))
         old = pa.Table.from_arrays([_column(before, field) for field in whole], schema=whole)
@@ -243,12 +246,46 @@ class MemoryLoad:
             "delete_insert": self._delete_insert,
             "scd2": self._scd2,
         }[self._spec.write]
-        final, found = publish(old, staged)
+        results |= {"deleted": 0, "soft_deleted": 0, "reactivated": 0}
+        final, found = publish(self._after_deletes(old, results), staged)
         unchanged = final is None
         final = old if final is None else final
         results |= {"final": len(final), "final_digest": self._digest(final)}
         results |= found
         return (None if unchanged and held is not None else final), results
+
+    def _after_deletes(self, old: pa.Table, results: dict[str, int | Digest | None]) -> pa.Table:
+        """The target without the rows that are gone at the source, or with their marks."""
+        keys = {"gone": set[Any](), "back": set[Any]()}
+        for piece in self._spec.load.slices:
+            if piece.holds in keys:
+                keys[piece.holds] |= set(_rows(self._state.staged[piece.ordinal].select(list(self._spec.primary_key))))
+        there = _rows(old.select(list(self._spec.primary_key))) if any(keys.values()) else []
+        if self._spec.deletes == "hard":
+            kept = [index for index, row in enumerate(there) if row not in keys["gone"]]
+            results["deleted"] = len(there) - len(kept)
+            return _take(old, kept) if there else old
+        opened = pa.scalar(datetime.fromisoformat(self._spec.load.opened_at), pa.timestamp("us", UTC))
+        columns = {column.name: old.column(column.name).to_pylist() for column in self._spec.managed}
+        if self._spec.write == "scd2":
+            for index, row in enumerate(there):
+                if row in keys["gone"] and columns["_dpone_is_current"][index]:
+                    columns["_dpone_is_current"][index] = False
+                    columns["_dpone_valid_to"][index] = max(opened.as_py(), columns["_dpone_valid_from"][index])
+                    results["soft_deleted"] = number(results, "soft_deleted") + 1
+        else:
+            for index, row in enumerate(there):
+                marked = columns[DELETED_AT][index] is not None
+                if row in keys["gone"] and not marked:
+                    columns[DELETED_AT][index] = opened.as_py()
+                    results["soft_deleted"] = number(results, "soft_deleted") + 1
+                elif row in keys["back"] and marked:
+                    columns[DELETED_AT][index] = None
+                    results["reactivated"] = number(results, "reactivated") + 1
+        for column in self._spec.managed:
+            place = old.schema.get_field_index(column.name)
+            old = old.set_column(place, old.schema.field(place), pa.array(columns[column.name], column.type))
+        return old
 
     def _replace(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
         comparable = not any(undigestible(column) for column in self._spec.columns)
@@ -382,6 +419,8 @@ class MemoryLoad:
 
     def _merge(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
         key = list(self._spec.primary_key)
+        marks = old.select([column.name for column in self._spec.managed])
+        old = old.select([column.name for column in self._spec.columns])
         keys, there = _rows(staged.select(key)), {row: index for index, row in enumerate(_rows(old.select(key)))}
         at = _order(staged, self._spec.cursor)
         latest, collapsed = self._latest(staged)
@@ -401,8 +440,15 @@ class MemoryLoad:
         final = pa.concat_tables([kept, _take(staged, sorted([*updated, *inserted]))])
         final_rows = _rows(final.select(key))
         applied = {keys[index] for index in latest.values()} - {keys[index] for index in stale}
+        back = 0
+        for column in marks.schema:
+            held = dict(zip(there, marks.column(column.name).to_pylist(), strict=True))
+            back = sum(held.get(row) is not None for row in applied)
+            values = [None if row in applied else held.get(row) for row in final_rows]
+            final = final.append_column(column, pa.array(values, column.type))
         return final, {
             "keyed": sum(None not in row for row in keys),
+            "returned": back,
             "inserted": len(inserted),
             "updated": len(updated),
             "unchanged": unchanged,

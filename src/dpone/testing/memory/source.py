@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dpone.arrow.digest import digest, undigestible
+from dpone.arrow.parts import ReadParts
 from dpone.arrow.types import arrow_schema
 from dpone.errors import DataError, SchemaError
 from dpone.sdk import Digest, Slice, Stream, StreamSchema, Window
@@ -80,7 +81,7 @@ class MemoryReading:
             for index, (first, last) in enumerate(pairwise(edges))
         )
         if stream.apart and self.window.again is not None:
-            self.slices += (Slice(len(self.slices), "0", str(rows), "rows again", again=True),)
+            self.slices += (Slice(len(self.slices), "0", str(rows), "rows again", holds="again"),)
 
     def query(self, piece: Slice) -> str:
         """What is read."""
@@ -99,6 +100,11 @@ class MemoryReading:
         batches = (batch.select(schema.names).cast(schema) for batch in self._batches(piece))
         found: Digest = self._script("source_digest", digest(columns, batches))
         return found
+
+    def compared(self) -> ReadParts:
+        """See `dpone.sdk.Compares`."""
+        batches = self._held.batches
+        return ReadParts(lambda columns: (batch.select([column.name for column in columns]) for batch in batches))
 
     def close(self) -> None:
         """Nothing to release."""
