@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dpone import clock
-from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
+from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview, reader
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConflictError, DponeError, SchemaError
@@ -60,8 +60,10 @@ class RunResult:
         refused = all(failure["category"] in ("config", "schema") for failure in failures)
         if not refused or len(failures) < len(self.streams):
             return 1
-        # As in `dpone plan`: DP12x and DP13x are refusals of a manifest that is fine in itself.
-        fine = any(failure["category"] == "schema" or failure["code"][:4] in ("DP12", "DP13") for failure in failures)
+        # As in `dpone plan`: DP12x, DP13x and DP15x are refusals of a manifest that is fine in itself.
+        fine = any(
+            failure["category"] == "schema" or failure["code"][:4] in ("DP12", "DP13", "DP15") for failure in failures
+        )
         return 3 if fine else 2
 
     def to_json(self) -> str:
@@ -193,7 +195,9 @@ def verify(
                         code="DP409",
                     )
                 receipt = sink.last_receipt(decided.key)
-                found.append(compare(source, sink, decided.source, decided.schema, decided.target, receipt))
+                found.append(
+                    compare(reader(decided, source), sink, decided.source, decided.schema, decided.target, receipt)
+                )
             except DponeError as error:
                 error.stream = config.name
                 found.append(error)
@@ -291,7 +295,9 @@ def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sin
     try:
         decided = decide(manifest, config, source, sink)
         found = preview(decided, source, sink)
-        return replace(found, queries=tuple(map(manifest.redact, found.queries)))  # a filter may hold a secret
+        # A filter and a hook may hold a secret.
+        steps = tuple(replace(step, sql=manifest.redact(step.sql)) for step in found.steps)
+        return replace(found, queries=tuple(map(manifest.redact, found.queries)), steps=steps)
     except DponeError as error:
         return Preview(config.name, refusal=error)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import PurePosixPath
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.arrow.digest import undigestible
@@ -33,10 +33,11 @@ from dpone.sdk import (
     TargetSchema,
     Window,
 )
-from dpone.sql.dialect import Dialect
+from dpone.sql.dialect import Dialect, breaks_transaction
 from dpone.sql.sink import stage_table
 from dpone.sql.source import split_name
 from dpone.strategy import STRATEGIES, Publication
+from dpone.transform import Problems, Rules, Transform, TransformedSource, refused, touched
 
 if TYPE_CHECKING:
     from dpone.manifest.load import Manifest, StreamConfig
@@ -48,7 +49,9 @@ _SHOWN_QUERIES = 3
 class StreamPlan:
     """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object.
 
-    `gaps` says which columns a digest cannot cover, `notes` what the user should know.
+    `gaps` says which columns a digest cannot cover, `notes` what the user should know. With a `transform`, `source` and
+    `schema` have the names and columns that come out of it: read through `reader`; `rules` are those of the manifest,
+    to be shown. `before` and `after` are the hooks.
     """
 
     stream: str
@@ -67,6 +70,10 @@ class StreamPlan:
     allow_empty: bool = False
     gaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    transform: Transform | None = None
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[Step, ...] = ()
+    after: tuple[Step, ...] = ()
 
     @property
     def mode(self) -> str:
@@ -85,8 +92,17 @@ class StreamPlan:
             "primary_key": self.primary_key,
             "proof": self.proof,
             "origin": dict(self.origin),
+            "transform": [asdict(column) | {"type": str(column.type)} for column in self.transform.read]
+            if self.transform
+            else None,
+            "hooks": [[step.sql for step in steps] for steps in (self.before, self.after)],
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
+
+    @property
+    def filters(self) -> bool:
+        """Whether rows may be left out between source and sink."""
+        return self.transform is not None and self.transform.rules.filters
 
     def steps(self, dialect: Dialect, load_id: str, window: Window) -> tuple[Step, ...]:
         """The publication of a load as SQL."""
@@ -103,7 +119,7 @@ class StreamPlan:
             inclusive=window.inclusive,
             digest=self.proof == "digest",
         )
-        return tuple(STRATEGIES[self.write].steps(publication))
+        return (*self.before, *STRATEGIES[self.write].steps(publication), *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +153,7 @@ class Preview:
             "window": asdict(window) if window else None,
             "slices": self.slices,
             "read": list(self.queries),
+            "transform": dict(plan.rules),
             "columns": [asdict(column) for column in plan.columns],
             "drift": [asdict(drift) for drift in plan.drift],
             "not_in_the_proof": list(plan.gaps),
@@ -245,13 +262,20 @@ def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> Dpone
     """The error with a position in the manifest: the endpoint that cannot be reached, else the stream."""
     ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
     error.where = error.where or ends.get(type(error), config.at())
+    # What a system says of an expression, a filter or a hook repeats parts of it.
+    error.message, error.remedy = manifest.redact(error.message), manifest.redact(error.remedy)
     return error
+
+
+def reader(plan: StreamPlan, source: Source) -> Source:
+    """The source as the plan reads it: through its transform, if there is one."""
+    return TransformedSource(source, plan.transform) if plan.transform is not None else source
 
 
 def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     """What a run would read and write now. Reads the source and the sink, changes nothing."""
     last = sink.last_receipt(plan.key)
-    reading = source.open(plan.source, plan.schema, start_window(plan, last))
+    reading = reader(plan, source).open(plan.source, plan.schema, start_window(plan, last))
     try:
         slices = reading.slices
         queries = tuple(reading.query(piece) for piece in slices[:_SHOWN_QUERIES])
@@ -275,7 +299,12 @@ def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
 
 def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
     """A checkpoint is a position in one cursor over one set of rows; of others it says nothing."""
-    for name, what in (("cursor", "cursor"), ("cursor_type", "type of the cursor"), ("filter", "filter")):
+    for name, what in (
+        ("cursor", "cursor"),
+        ("cursor_type", "type of the cursor"),
+        ("filter", "filter"),
+        ("transform", "transform"),
+    ):
         if name in receipt.extra and receipt.extra[name] != plan.origin[name]:
             raise ConfigError(
                 f"the {what} of {plan.stream} has changed since its last load, whose checkpoint means nothing now",
@@ -284,8 +313,8 @@ def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
             )
 
 
-def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[str, str]:
-    """What the position in a receipt belongs to. The filter may hold a secret, so only its digest is kept."""
+def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema, transform: str) -> dict[str, str]:
+    """What the position in a receipt belongs to. Filter and transform may hold a secret: only digests are kept."""
     column = schema.column(stream.cursor)
     name = type_name(column.type) if column is not None and not column.kept else ""
     numbers = name.startswith(("int", "uint", "decimal"))  # a wider number still sorts as before
@@ -294,6 +323,7 @@ def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[st
         "cursor": stream.cursor,
         "cursor_type": "number" if numbers else name.partition("[")[0],
         "filter": hashlib.sha256(stream.filter.encode()).hexdigest()[:16] if stream.filter else "",
+        "transform": transform,
     }
 
 
@@ -302,6 +332,10 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     stream = _stream(manifest, config)
     _check_reading(config, origin)
     schema = source.describe(stream)
+    looked_at = touched(config.transform, [column.name for column in schema.columns]) if stream.keep_native else ()
+    if looked_at:
+        stream = replace(stream, canonical=looked_at)
+        schema = source.describe(stream)
     whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
     primary_key = config.primary_key or (schema.primary_key if whole else ())
     stream = replace(stream, primary_key=primary_key)
@@ -312,6 +346,17 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     target = _target(manifest, config)
     _check_cursor(config, schema)
     _check_not_itself(manifest, config, stream, target)
+    before = _hooks(config, "before", destination)
+    after = _hooks(config, "after", destination)
+    position = _origin(manifest, stream, schema, config.transform.fingerprint)
+    renamed = f"{config.cursor} is part of the key: new rows are seen, changed ones are not"
+    cursor_in_key = write == "merge" and config.cursor in primary_key
+    transform = _transform(manifest, config, schema, primary_key)
+    if transform is not None:
+        config = _after(config, transform)
+        primary_key = tuple(transform.names[name] for name in primary_key)
+        stream = replace(stream, primary_key=primary_key, cursor=config.cursor)
+        schema = replace(schema, columns=transform.columns, primary_key=primary_key)
     existing = sink.describe(target)
     _check_replaceable(config, target, existing, write)
     columns, drift, added = decide_columns(
@@ -322,18 +367,14 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     schema = replace(schema, columns=tuple(replace(column, altered=plan.altered) for column, plan in decided))
     proof = config.proof
     gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
-    notes = (
-        [f"{config.cursor} is part of the key: new rows are seen, changed ones are not"]
-        if (write == "merge" and config.cursor in primary_key)
-        else []
-    )
+    notes = [renamed] if cursor_in_key else []
     late = origin.supports(Capability.READ_LATE_COMMITS)
     if config.cursor and late.level != "full":
         notes.append(f"{late.why}; {late.instead}")
     return StreamPlan(
         stream=config.name,
         key=StreamKey(manifest.pipeline, stream.name, target),
-        origin=_origin(manifest, stream, schema),
+        origin=position,
         source=stream,
         schema=schema,
         target=target,
@@ -347,7 +388,58 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         allow_empty=config.allow_empty,
         gaps=gaps,
         notes=tuple(notes),
+        transform=transform,
+        rules=config.transform.shown(manifest.redact),
+        before=before,
+        after=after,
     )
+
+
+def _transform(
+    manifest: Manifest, config: StreamConfig, schema: StreamSchema, primary_key: tuple[str, ...]
+) -> Transform | None:
+    """The compiled transform, or None without rules. Raises ConfigError naming all that is wrong with them."""
+    if config.transform == Rules():
+        return None
+    folder = Path(manifest.path).parent
+    try:
+        return Transform.of(
+            config.transform, schema.columns, primary_key=primary_key, cursor=config.cursor, folder=folder
+        )
+    except Problems as problems:
+        first, error = refused(problems)
+        error.where = config.at("transform", *first.keys)
+        raise error from None
+
+
+def _after(config: StreamConfig, transform: Transform) -> StreamConfig:
+    """The settings that name columns, under the names that come out of a transform. Dropped is like excluded."""
+    names = transform.names
+    return replace(
+        config,
+        cursor=names.get(config.cursor, config.cursor),
+        casts={names.get(name, name): cast for name, cast in config.casts.items()},
+        allow_lossy=tuple(names.get(name, name) for name in config.allow_lossy),
+        exclude=(*config.exclude, *config.transform.drop),
+    )
+
+
+def _hooks(config: StreamConfig, when: Literal["before", "after"], destination: Connector) -> tuple[Step, ...]:
+    """The hooks as steps of the publication. Raises ConfigError for what would break its transaction apart."""
+    steps = []
+    for number, sql in enumerate(config.hooks.get(when, ())):
+        where = config.at("hooks", when, number)
+        _need(destination, Capability.WRITE_HOOKS, "hooks", where)
+        problem = breaks_transaction(sql)
+        if problem:
+            raise ConfigError(
+                f"hooks.{when}, statement {number + 1}: {problem}",
+                where=where,
+                remedy="hooks run inside the transaction that publishes the load: give one statement an entry",
+                code="DP151",
+            )
+        steps.append(Step("run", sql, hook=(f"hooks.{when}, statement {number + 1}", where)))
+    return tuple(steps)
 
 
 def _stream(manifest: Manifest, config: StreamConfig) -> Stream:

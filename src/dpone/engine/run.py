@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dpone import clock
 from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, placed, start_window
+from dpone.engine.plan import StreamPlan, decide, placed, reader, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
@@ -178,7 +178,7 @@ def _load(
         pending = None
 
     with timed("read_s"):
-        reading = source.open(
+        reading = reader(plan, source).open(
             plan.source, plan.schema, pending.window if pending else start_window(plan, claim.receipt)
         )
     try:
@@ -210,6 +210,7 @@ def _load(
             if ledger.flows[piece.ordinal].rows != receipt.rows:
                 load.abort()  # nobody must build on a slice that is not what was read
                 raise _unequal(plan, piece, ledger.flows[piece.ordinal].rows, receipt.rows)
+            ledger.left_out(piece, reading)
             record.slices["done"] += 1
             emit("slice.staged", slice=piece.ordinal, rows=receipt.rows)
     finally:
@@ -280,11 +281,13 @@ def _still_valid(pending: OpenLoad, reading: Reading, load: Load, ledger: Ledger
         receipt = pending.progress.get(piece.ordinal)
         if receipt is None:
             continue
-        digest = None if same and ledger.plan.proof != "digest" else reading.digest(piece)
+        known = same and ledger.plan.proof != "digest" and not ledger.plan.filters  # what was left out is counted anew
+        digest = None if known else reading.digest(piece)
         if not same and load.digest(piece) != digest:
             emit("slice.stale", "info", slice=piece.ordinal)
             continue
         ledger.resumed(piece, receipt.rows, digest)
+        ledger.left_out(piece, reading)
         valid.add(piece.ordinal)
         emit("slice.resumed", slice=piece.ordinal, rows=receipt.rows)
     return valid
@@ -351,7 +354,7 @@ def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:
     flows = ledger.flows.values()
     record.rows |= {
         "extracted": ledger.rows,
-        "filtered": 0,
+        "filtered": ledger.filtered,
         "quarantined": 0,
         "staged": balance.staged,
         "loaded": balance.inserted + balance.updated,

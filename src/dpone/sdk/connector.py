@@ -27,6 +27,7 @@ class Capability(StrEnum):
     WRITE_APPEND = "write.append"
     WRITE_MERGE = "write.merge"
     WRITE_TIES = "write.ties"
+    WRITE_HOOKS = "write.hooks"
     PROOF_DIGEST = "proof.digest"
 
 

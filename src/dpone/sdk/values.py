@@ -68,7 +68,8 @@ class Stream:
 
     `casts` maps a column to one of the type names of `dpone.arrow.types.parse_type` and is applied by the source.
     `filter` is a predicate in the source's own SQL. `slice_rows` is the wished number of rows per slice.
-    `keep_native` is set when the sink is the same system (see `Column.native`).
+    `keep_native` is set when the sink is the same system (see `Column.native`); the columns of `canonical` travel in
+    their canonical types even so, because something on the way looks at their values.
     """
 
     name: str
@@ -81,6 +82,11 @@ class Stream:
     filter: str = ""
     slice_rows: int = 1_000_000
     keep_native: bool = False
+    canonical: tuple[str, ...] = ()
+
+    def keeps(self, name: str) -> bool:
+        """Whether a column may keep its native type."""
+        return self.keep_native and name not in self.canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,7 @@ class Step:
     in the columns `of` the stream (empty: all of them).
     A step with `unless_equal=(a, b)` is skipped when the results named a and b are equal, one with
     `only_if_equal=(a, b)` when they are not. The result of a skipped step is None, which equals nothing.
+    `hook` says of a statement that the user wrote what it is and where it stands in the manifest.
     """
 
     kind: Literal["run", "rows", "scalar", "digest"]
@@ -208,6 +215,7 @@ class Step:
     name: str = ""
     unless_equal: tuple[str, str] | None = None
     only_if_equal: tuple[str, str] | None = None
+    hook: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import InternalError, StateError
-from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, StreamKey, Table
+from dpone.errors import DponeError, InternalError, StateError
+from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, Step, StreamKey, Table
 from dpone.sql.state import State, receipt_to_json
 
 if TYPE_CHECKING:
@@ -209,10 +209,23 @@ class SqlLoad:
                 results[step.name] = int(self._session.rows(step.sql)[0][0])
             elif step.kind == "digest":
                 results[step.name] = self._session.digest(step.sql, self._digested)
+            elif step.hook:
+                _run_hook(self._session, step)
             else:
                 results[step.name] = self._session.execute(step.sql)
         results.pop("", None)
         return results
+
+
+def _run_hook(session: Session, step: Step) -> None:
+    """Run a statement of the user; an error names it."""
+    try:
+        session.execute(step.sql)
+    except DponeError as error:
+        what, where = step.hook or ("", "")
+        error.message = f"{what}: {error.message}"
+        error.where = error.where or where
+        raise
 
 
 def _equal(results: Results, names: tuple[str, str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dpone.arrow.digest import undigestible
@@ -107,6 +107,11 @@ class Balance:
     null_keys: int = 0
     sink: Digest | None = None
     equations: tuple[Equation, ...] = ()
+
+    def with_filtered(self, read: int, filtered: int) -> Balance:
+        """The balance of a load of which a transform left out rows: `read = staged + filtered` stands first."""
+        first = Equation("read = staged + filtered", read, self.staged + filtered)
+        return replace(self, equations=(first, *(e for e in self.equations if e.text != "read = staged")))
 
     @property
     def holds(self) -> bool:

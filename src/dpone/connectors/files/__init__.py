@@ -43,6 +43,12 @@ connector = Connector(
             "a database as the sink with write: merge, or write: replace",
             "https://parquet.apache.org/docs/file-format/",
         ),
+        Capability.WRITE_HOOKS: Support(
+            "impossible",
+            "a folder of files runs no SQL",
+            "a database as the sink, or a step of your own before and after dpone run",
+            "https://parquet.apache.org/docs/file-format/",
+        ),
         Capability.PROOF_DIGEST: FULL,
     },
 )
