@@ -17,7 +17,7 @@ from dpone.engine.plan import StreamPlan
 from dpone.errors import DataError, InternalError
 from dpone.sdk import Digest, Reading, Results, Slice
 from dpone.strategy import STRATEGIES, Balance
-from dpone.transform import TransformedReading
+from dpone.transform.reading import TransformedReading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -37,7 +37,9 @@ from dpone.sql.dialect import Dialect, breaks_transaction
 from dpone.sql.sink import stage_table
 from dpone.sql.source import split_name
 from dpone.strategy import STRATEGIES, Publication
-from dpone.transform import Problems, Rules, Transform, TransformedSource, refused, touched
+from dpone.transform.compiled import Problems, Transform, refused, touched
+from dpone.transform.reading import TransformedSource
+from dpone.transform.rules import Rules
 
 if TYPE_CHECKING:
     from dpone.manifest.load import Manifest, StreamConfig
@@ -95,7 +97,6 @@ class StreamPlan:
             "transform": [asdict(column) | {"type": str(column.type)} for column in self.transform.read]
             if self.transform
             else None,
-            "hooks": [[step.sql for step in steps] for steps in (self.before, self.after)],
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -182,6 +183,10 @@ class Plan:
                 preview.stream,
                 preview.plan.intent if preview.plan else None,
                 preview.last.load_id if preview.last else None,
+                # Not in the intent: a load whose hook failed goes on with the slices it has when the hook is mended.
+                [[step.sql for step in steps] for steps in (preview.plan.before, preview.plan.after)]
+                if preview.plan
+                else None,
             ]
             for preview in self.streams
         ]

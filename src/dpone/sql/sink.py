@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import DponeError, InternalError, StateError
+from dpone.errors import DponeError, InternalError, SchemaError, StateError
 from dpone.sdk import Column, Digest, LoadSpec, OpenLoad, Receipt, Results, Slice, SliceReceipt, Step, StreamKey, Table
 from dpone.sql.state import State, receipt_to_json
 
@@ -225,6 +225,8 @@ def _run_hook(session: Session, step: Step) -> None:
         what, where = step.hook or ("", "")
         error.message = f"{what}: {error.message}"
         error.where = error.where or where
+        if isinstance(error, SchemaError):
+            error.remedy = "correct the statement; write a table with its schema, as in schema.table"
         raise
 
 

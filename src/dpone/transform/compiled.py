@@ -22,6 +22,7 @@ from dpone.transform.rules import Mask, Rules
 
 _BLOCK = 64  # bytes of a block of SHA-256, https://www.rfc-editor.org/rfc/rfc2104
 _SHORTEST_KEY = 16
+_EXPRESSION = "expression over the columns; a name that is a keyword or has blanks stands in double quotes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ class _Compiler:
                 return None
             type_, logical = type_of(text, found)
         except Refusal as refusal:
-            self._add(keys, f"{name} cannot be computed: {refusal}", "write one DuckDB expression over the columns")
+            self._add(keys, f"{name} cannot be computed: {refusal}", f"write one DuckDB {_EXPRESSION}")
             return None
         return Column(name, type_, logical=logical, note="derived")
 
@@ -249,7 +250,7 @@ class _Compiler:
             if found is not None and not is_condition(text, found):
                 self._add(("where",), "where is not a condition: it gives no boolean", "compare something, as in a > 0")
         except Refusal as refusal:
-            self._add(("where",), f"where cannot be computed: {refusal}", "write one DuckDB condition over the columns")
+            self._add(("where",), f"where cannot be computed: {refusal}", f"write one DuckDB {_EXPRESSION}")
         used |= {name: None for name in seen if name in before and name not in self._rules.derive}
 
     def _masked(self, name: str, mask: Mask, columns: Mapping[str, Column]) -> Column | None:

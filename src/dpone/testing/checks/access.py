@@ -218,6 +218,7 @@ _NEEDS: Mapping[Role, Mapping[Capability, Mapping[str, Any]]] = {
         Capability.WRITE_REPLACE: {"write": "replace"},
         Capability.WRITE_APPEND: {"write": "append", "cursor": "at"},
         Capability.WRITE_MERGE: {"write": "merge", "cursor": "at", "primary_key": ["id"]},
+        Capability.WRITE_HOOKS: {"hooks": {"before": ["SELECT 1"]}},
         Capability.PROOF_DIGEST: {"proof": "digest"},
     },
 }

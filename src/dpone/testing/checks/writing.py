@@ -121,6 +121,24 @@ class WritingChecks(Checks):
         target.check_equal([*kept, version(4, "four", 1)])
 
     @certifies("C7")
+    def test_hooks_are_published_with_the_rows(self, target: Route) -> None:
+        """A hook takes effect together with the load; one that fails is named, and nothing of the load is visible."""
+        self.need(Capability.WRITE_HOOKS)
+        rows = sample_rows(range(1, 31))
+        schema = self.described().default_schema
+        table = f"{schema}.t" if schema else "t"
+        target.source.put("t", rows)
+        target.load(write="replace", hooks={"after": [f"DELETE FROM {table} WHERE id = 1"]})
+        target.check_equal(rows[1:])
+        later = sample_rows(range(50, 60))
+        target.source.put("t", later)
+        hooks = {"before": [f"DELETE FROM {table}"], "after": [f"SELECT nothing FROM {table}"]}
+        failure = target.refusal(write="replace", hooks=hooks)
+        assert "hooks.after, statement 1" in failure["message"]
+        target.load(write="replace")
+        target.check_equal(later)
+
+    @certifies("C7")
     def test_keys_of_several_columns_and_keys_that_change(self, target: Route) -> None:
         """A key is all of its columns; a row whose key changed at the source is a new row."""
         self.need(Capability.WRITE_MERGE)
