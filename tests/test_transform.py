@@ -632,3 +632,29 @@ def test_a_function_in_a_load(sold: Shop, module: Any) -> None:
     [found] = dpone.verify(sold.folder / "shop.yaml")
     assert isinstance(found, Comparison)
     assert "proven" == found.verdict
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_files_take_batches_of_which_nothing_is_left(tmp_path: Path, form: str) -> None:
+    """From CSV into each form of file: slices that the condition empties are no rows, and the load is proven."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "t.csv").write_text("id,name\n" + "".join(f"{n},n{n}\n" for n in range(10)))
+    for condition, left in (("id = 7", 1), ("id > 100", 0)):
+        manifest = {
+            "version": 1,
+            "pipeline": f"p{left}",
+            "source": {"connector": "files", "path": str(tmp_path / "in")},
+            "sink": {"connector": "files", "path": str(tmp_path / f"out{left}"), "format": form},
+            "streams": {
+                "t": {"proof": "digest", "transform": {"where": condition, "mask": {"name": {"replace": "x"}}}}
+            },
+        }
+        (tmp_path / f"out{left}").mkdir()
+        [record] = dpone.run(manifest, store=tmp_path / "store").streams
+        assert (10, 10 - left, left, True) == (
+            *(record.rows[n] for n in ("extracted", "filtered", "staged")),
+            record.proven,
+        )
+        [found] = dpone.verify(manifest)
+        assert isinstance(found, Comparison)
+        assert ("proven", left) == (found.verdict, found.sink.rows)

@@ -74,7 +74,7 @@ class TransformedReading:
         return self._reading.query(piece)
 
     def read(self, piece: Slice) -> Iterator[pa.RecordBatch]:
-        """The rows of a slice, transformed. Batches without a row left are passed over."""
+        """The rows of a slice, transformed. One without a row left passes too: a run is cancelled between batches."""
         passed = self.passed[piece.ordinal] = Passed()
         names = [column.name for column in self._columns]
         whole = self._columns == self._transform.columns
@@ -82,8 +82,7 @@ class TransformedReading:
             found, left_out = self._transform.apply(batch)
             passed.read += batch.num_rows
             passed.filtered += left_out
-            if found.num_rows:
-                yield found if whole else found.select(names)
+            yield found if whole else found.select(names)
 
     def digest(self, piece: Slice) -> Digest:
         """The digest of a slice, by reading it through the transform."""
