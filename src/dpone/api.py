@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dpone import clock
-from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
+from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview, reader
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConflictError, DponeError, SchemaError
@@ -60,8 +60,10 @@ class RunResult:
         refused = all(failure["category"] in ("config", "schema") for failure in failures)
         if not refused or len(failures) < len(self.streams):
             return 1
-        # As in `dpone plan`: DP12x and DP13x are refusals of a manifest that is fine in itself.
-        fine = any(failure["category"] == "schema" or failure["code"][:4] in ("DP12", "DP13") for failure in failures)
+        # As in `dpone plan`: DP12x, DP13x and DP15x are refusals of a manifest that is fine in itself.
+        fine = any(
+            failure["category"] == "schema" or failure["code"][:4] in ("DP12", "DP13", "DP15") for failure in failures
+        )
         return 3 if fine else 2
 
     def to_json(self) -> str:
@@ -129,12 +131,14 @@ def run(
     on_event: Callable[[Event], None] | None = None,
     store: str | os.PathLike[str] | None = None,
     stop: threading.Event | None = None,
+    repair: bool = False,
 ) -> RunResult:
     """Move every selected stream, exactly once, and return the record.
 
     `threads` streams run side by side. `wait` is how many seconds to wait for a lock that another run holds.
     `plan_digest` refuses (ConflictError, DP702) when the plan is no longer the one with this digest. `store` is the
     folder of local records (default: `.dpone` beside the manifest). Setting `stop` cancels the run at the next batch.
+    With `repair` a run moves what differs between source and target instead of what is new; checkpoints stay.
     A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`.
     Raises ConfigError for a manifest or a selection that is wrong.
     """
@@ -163,7 +167,7 @@ def run(
         listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
         emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
         emit("run.started", "info", streams=[config.name for config in configs])
-        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast)
+        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast, repair)
         run_streams(context, configs, threads)
         _finish(record, started)
         emit(
@@ -193,8 +197,17 @@ def verify(
                         code="DP409",
                     )
                 receipt = sink.last_receipt(decided.key)
-                schema, target, live = decided.schema, decided.target, decided.live
-                found.append(compare(source, sink, decided.source, schema, target, receipt, live))
+                found.append(
+                    compare(
+                        reader(decided, source),
+                        sink,
+                        decided.source,
+                        decided.schema,
+                        decided.target,
+                        receipt,
+                        decided.live,
+                    )
+                )
             except DponeError as error:
                 error.stream = config.name
                 found.append(error)
@@ -292,7 +305,9 @@ def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sin
     try:
         decided = decide(manifest, config, source, sink)
         found = preview(decided, source, sink)
-        return replace(found, queries=tuple(map(manifest.redact, found.queries)))  # a filter may hold a secret
+        # A filter and a hook may hold a secret.
+        steps = tuple(replace(step, sql=manifest.redact(step.sql)) for step in found.steps)
+        return replace(found, queries=tuple(map(manifest.redact, found.queries)), steps=steps)
     except DponeError as error:
         return Preview(config.name, refusal=error)
 

@@ -1175,7 +1175,7 @@ def test_what_files_cannot_do_is_refused(tmp_path: Path) -> None:
     assert 3 == len(read(tmp_path / "one.csv"))
     failure(ConfigError, lambda: put(single, columns, [batch], write="append", load_id="x"))
     failure(ConfigError, lambda: put(folder, columns, [batch], write="merge"))
-    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", holds="again"))
+    failure(ConflictError, lambda: put(folder, columns, [batch], write="append", again=True))
     put(folder, columns, [batch], write="append", load_id="y")
     failure(SchemaError, lambda: put(folder, columns, [batch], load_id="z"))
     failure(SchemaError, lambda: put(folder, columns[:2], [batch.select([0, 1])], write="append", load_id="z"))

@@ -99,3 +99,13 @@ def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:
 def _metadata(column: Column) -> dict[bytes, bytes] | None:
     said = {NATIVE: column.native.encode(), LOGICAL: column.logical.encode()}
     return {key: value for key, value in said.items() if value} or None
+
+
+def is_canonical(type_: pa.DataType) -> bool:
+    """Whether values of this Arrow type cross the boundary."""
+    types = pa.types
+    if types.is_decimal128(type_) or types.is_timestamp(type_):
+        return types.is_decimal(type_) or type_.tz in (None, UTC)
+    if types.is_list(type_):
+        return is_canonical(type_.value_type) and not types.is_list(type_.value_type)
+    return types.is_time64(type_) or any(type_ == known for known, _ in _SIMPLE.values())

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dpone.api import RunResult
+    from dpone.reconcile import Comparison
 
 _SHARED = ("file", "select", "exclude", "json", "log_format", "quiet", "verbose", "debug")
 
@@ -322,15 +323,45 @@ def copy(
     return _finished(terminal, result, stop.code(result.exit_code), remarks if result.ok or save else [])
 
 
-@command("verify", "dpone verify", "dpone verify -s orders --json")
+@command("verify", "dpone verify", "dpone verify -s orders --repair")
 @with_manifest
 @with_json
-def verify(terminal: Terminal, file: str, select: Sequence[str], exclude: Sequence[str]) -> int:
+@option("--repair", is_flag=True, help="Then write what differs as the source has it. Asks before it does.")
+@option("-y", "--yes", is_flag=True, help="Do not ask.")
+def verify(
+    terminal: Terminal,
+    file: str,
+    select: Sequence[str],
+    exclude: Sequence[str],
+    repair: bool,  # noqa: FBT001
+    yes: bool,  # noqa: FBT001
+) -> int:
     """Compare source and sink now, by digest. Exits with 4 when they differ.
 
-    Rows of the source past the last checkpoint are pending, not differences.
+    Rows of the source past the last checkpoint are pending, not differences. Only what differs is read for a repair.
     """
-    found = dpone.verify(terminal.load(file), select=select, exclude=exclude)
+    manifest = terminal.load(file)
+    found = dpone.verify(manifest, select=select, exclude=exclude)
+    different = [item.stream for item in found if not isinstance(item, DponeError) and not item.equal]
+    if not repair or not different:
+        return _compared(terminal, found)
+    if not terminal.as_json:
+        terminal.result(render.verify_text(found))
+    if not yes:
+        if not _interactive():
+            raise click.UsageError("verify --repair needs --yes when there is no terminal to ask on")
+        click.confirm(f"Write what differs in {', '.join(different)} to {manifest.sink.display}?", abort=True, err=True)
+    with progress(terminal) as shown, terminal.stop(shown) as stop:
+        result = dpone.run(manifest, select=different, on_event=shown, stop=stop.event, repair=True)
+    if not result.ok:
+        return _finished(terminal, result, stop.code(result.exit_code), [])
+    if not terminal.quiet and not terminal.as_json:
+        terminal.result(render.run_table(result.record))
+    return _compared(terminal, dpone.verify(manifest, select=select, exclude=exclude))
+
+
+def _compared(terminal: Terminal, found: Sequence[Comparison | DponeError]) -> int:
+    """Print a comparison; the exit code."""
     errors = [item for item in found if isinstance(item, DponeError)]
     compared = [item for item in found if not isinstance(item, DponeError)]
     different = any(not item.equal for item in compared)

@@ -82,6 +82,7 @@ _LINES: dict[str, Callable[[Event, Mapping[str, Any]], str]] = {
 def _outcome(found: Mapping[str, Any]) -> str:
     changes: Mapping[str, int] = found.get("changes") or {}
     parts = [f"{number(found['rows'].get('extracted'))} read"]
+    parts += [f"{number(found['rows']['filtered'])} filtered"] if found["rows"].get("filtered") else []
     parts += [f"{number(count)} {name}" for name, count in changes.items() if count]
     proof = {"proven": "proven"}.get(str(found.get("proof")), "not proven")
     return f"{', '.join(parts)}; {proof}; {seconds(sum(found['phases'].values()))}"
@@ -126,6 +127,8 @@ def _remarks(stream: StreamRecord) -> list[str]:
     resumed = stream.slices.get("resumed", 0)
     if resumed:
         lines.append(f"{name}: {resumed} of {_many(stream.slices['total'], 'slice')} were durable from an earlier run")
+    if stream.rows.get("filtered"):
+        lines.append(f"{name}: {_many(stream.rows['filtered'] or 0, 'row')} filtered (left out by the transform)")
     for kind, why in (("stale", "older than the target's row"), ("collapsed", "an earlier version of the same key")):
         if stream.changes.get(kind):
             lines.append(f"{name}: {_many(stream.changes[kind], 'row')} {kind} ({why})")
@@ -209,6 +212,7 @@ def _preview(preview: Preview, *, verbose: bool) -> list[str]:
     if preview.last is not None:
         lines.append(f"     last load {preview.last.committed_at}, {number(preview.last.rows.get('read'))} rows read")
     lines.append(f"     {_types(plan)}; proof: {plan.proof}")
+    lines += [line for text in _rules(plan) for line in _flowing(text)]
     lines += _columns(plan, verbose=verbose)
     lines += [f"     + column {drift.column}: {drift.change}: {drift.decision}" for drift in plan.drift]
     lines += [f"     not in the proof: {gap}" for gap in plan.gaps]
@@ -241,9 +245,22 @@ def _types(plan: StreamPlan) -> str:
     return f"{_many(len(plan.columns), 'column')}: {details}"
 
 
+def _rules(plan: StreamPlan) -> list[str]:
+    """The transform, a line for each of its rules, in the order in which they are applied."""
+    lines = []
+    for name, rule in plan.rules.items():
+        if isinstance(rule, Mapping):
+            sign = {"rename": "→", "derive": "="}.get(name, "by")
+            said = ", ".join(f"{column} {sign} {what}" for column, what in rule.items())
+        else:
+            said = rule if isinstance(rule, str) else ", ".join(rule)
+        lines.append(f"{name} {said}")
+    return lines
+
+
 def _columns(plan: StreamPlan, *, verbose: bool) -> list[str]:
     shown = [column for column in plan.columns if verbose or column.fidelity != "exact"]
-    rows = [[c.name, f"{c.source_type} → {c.type} → {c.sink_type}", c.fidelity, c.note] for c in shown]
+    rows = [[c.name, f"{c.source_type or 'made'} → {c.type} → {c.sink_type}", c.fidelity, c.note] for c in shown]
     return [f"       {line}" for line in table(None, rows, left=(0, 1, 2, 3))]
 
 

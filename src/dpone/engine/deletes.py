@@ -7,24 +7,29 @@ transaction that publishes the load.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from dpone import clock
+from dpone.arrow.batches import conform
 from dpone.arrow.digest import without
 from dpone.arrow.types import arrow_schema
 from dpone.errors import DataError, InternalError
 from dpone.reconcile.parts import Sides, parts_for
-from dpone.sdk import Compares, ComparesTarget, Reading, Receipt, Sink, Slice
+from dpone.sdk import Compares, ComparesTarget, Load, Reading, Receipt, Sink, Slice
 
 if TYPE_CHECKING:
     from dpone.engine.plan import StreamPlan
 
 CHECKED_AT = "deletes_checked_at"
 """Where a receipt keeps when the keys were last compared."""
+
+
+HOLDS = ("gone", "back")
+"""What the slices beside those of the window hold."""
 
 
 def due(plan: StreamPlan, receipt: Receipt | None) -> bool:
@@ -34,7 +39,8 @@ def due(plan: StreamPlan, receipt: Receipt | None) -> bool:
     last = receipt.extra.get(CHECKED_AT, "") if receipt is not None else ""
     if plan.deletes.every is None or not last:
         return True
-    return clock.now() - datetime.fromisoformat(last) >= plan.deletes.every - timedelta(seconds=1)
+    ago: timedelta = clock.now() - datetime.fromisoformat(last)
+    return ago >= plan.deletes.every
 
 
 def slices(first: int) -> tuple[Slice, ...]:
@@ -45,50 +51,46 @@ def slices(first: int) -> tuple[Slice, ...]:
     )
 
 
-class Found:
-    """The keys that are gone, or back, as batches of the stream's columns; read once for both slices.
+def find(plan: StreamPlan, reading: Reading, sink: Sink) -> dict[str, list[pa.RecordBatch]]:
+    """The keys that are `gone` and those that are `back`, as batches of the stream's columns with NULL in the others.
 
-    Raises DataError before anything is staged beyond the guard of the manifest.
+    Raises DataError when more are gone than the guard of the manifest allows; nothing is staged then.
     """
+    if not isinstance(reading, Compares) or not isinstance(sink, ComparesTarget):
+        raise InternalError(f"{plan.stream}: one side cannot be compared", remedy="report it")
+    key = plan.key_columns
+    count = parts_for(plan.schema.estimated_rows)
+    sides = Sides(reading.compared(), sink.compared(plan.target, plan.live), key, key, count)
+    everything = sink.compared(plan.target, {})
+    there, groups = sides.differing()
+    gone: list[pa.RecordBatch] = []
+    back: list[pa.RecordBatch] = []
+    for parts in groups:
+        difference = sides.keys(parts)
+        gone += difference.gone
+        _guard(plan, sum(batch.num_rows for batch in gone), there)
+        if plan.write == "merge" and difference.missing:
+            held = list(conform(everything.rows(key, key, count, parts), key))
+            new = list(without(key, difference.missing, held))
+            back += without(key, difference.missing, new)
+    return {"gone": [_widened(plan, batch) for batch in gone], "back": [_widened(plan, batch) for batch in back]}
 
-    def __init__(self, plan: StreamPlan, reading: Reading, sink: Sink) -> None:
-        if not isinstance(reading, Compares) or not isinstance(sink, ComparesTarget):
-            raise InternalError(f"{plan.stream}: one side cannot be compared", remedy="report it")
-        key = tuple(column for name in plan.primary_key for column in plan.schema.columns if column.name == name)
-        self._plan = plan
-        self._all = sink.compared(plan.target, {})
-        count = parts_for(plan.schema.estimated_rows)
-        self._sides = Sides(reading.compared(), sink.compared(plan.target, plan.live), key, key, count)
-        self._back: list[pa.RecordBatch] = []
-        self.rows = 0
 
-    def read(self, piece: Slice) -> Iterator[pa.RecordBatch]:
-        """The rows of one of the two slices; those that are gone come first."""
-        return self._gone() if piece.holds == "gone" else iter(self._back)
+def stage(plan: StreamPlan, pieces: Sequence[Slice], reading: Reading, sink: Sink, load: Load) -> dict[str, int]:
+    """Find what is gone and what is back, and stage it; how many rows of each."""
+    found = find(plan, reading, sink)  # all of it first: the sink has one session for both
+    for piece in pieces:
+        load.stage(piece, found[piece.holds])
+    return {holds: sum(batch.num_rows for batch in batches) for holds, batches in found.items()}
 
-    def _gone(self) -> Iterator[pa.RecordBatch]:
-        there, groups = self._sides.differing()
-        found: list[pa.RecordBatch] = []
-        for parts in groups:
-            difference = self._sides.keys(parts)
-            found += difference.gone
-            self.rows += sum(batch.num_rows for batch in difference.gone)
-            if self._plan.deletes.mode == "soft" and difference.missing:
-                key, count = self._sides.key, self._sides.parts
-                known = list(self._all.rows(key, key, count, parts))
-                new = list(without(key, difference.missing, known))
-                self._back += [self._widened(batch) for batch in without(key, difference.missing, new)]
-            _guard(self._plan, self.rows, there)
-        yield from map(self._widened, found)
 
-    def _widened(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with NULL in all columns that are not of the key."""
-        schema = arrow_schema(self._plan.schema.columns)
-        arrays = [
-            batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
-            for field in schema
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _widened(plan: StreamPlan, batch: pa.RecordBatch) -> pa.RecordBatch:
+    schema = arrow_schema(plan.schema.columns)
+    arrays = [
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def _guard(plan: StreamPlan, gone: int, there: int) -> None:
@@ -98,8 +100,8 @@ def _guard(plan: StreamPlan, gone: int, there: int) -> None:
         return
     limit = f"{most:.0%} of {there:,}" if isinstance(most, float) else f"{most:,}"
     raise DataError(
-        f"{gone:,} or more of the {there:,} rows of {plan.target} are no longer in {plan.stream}, and max allows {limit} "
-        "to be deleted in one run",
+        f"{gone:,} or more of the {there:,} rows of {plan.target} are gone from {plan.stream}, and one run may delete "
+        f"{limit}",
         remedy="look at the source; if that is meant, raise deletes: {max: ...} (100%: no limit)",
         code="DP415",
     )

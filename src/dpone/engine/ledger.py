@@ -15,8 +15,9 @@ from dpone.arrow.batches import conform
 from dpone.arrow.digest import ALGORITHM, Digester, undigestible
 from dpone.engine.plan import StreamPlan
 from dpone.errors import DataError, InternalError
-from dpone.sdk import Digest, Results, Slice
+from dpone.sdk import Digest, Reading, Results, Slice
 from dpone.strategy import STRATEGIES, Balance
+from dpone.transform.reading import TransformedReading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,11 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Flow:
-    """Rows, bytes and batches of one slice on their way from the source to the sink."""
+    """Rows, bytes and batches of one slice on their way from the source to the sink.
+
+    With a transform, `read` counts the rows of the source, `filtered` those that were left out; `rows` came through.
+    """
 
     rows: int = 0
     bytes: int = 0
     batches: int = 0
+    read: int | None = None
+    filtered: int = 0
 
 
 @dataclass
@@ -66,10 +72,22 @@ class Ledger:
         if digest is not None:
             self.digests[piece.ordinal] = digest
 
+    def left_out(self, piece: Slice, reading: Reading) -> None:
+        """Take over what a transform counted while a slice was read."""
+        passed = reading.passed.get(piece.ordinal) if isinstance(reading, TransformedReading) else None
+        if passed is not None:
+            flow = self.flows[piece.ordinal]
+            flow.read, flow.filtered = passed.read, passed.filtered
+
     @property
     def rows(self) -> int:
         """Rows read, resumed slices included."""
-        return sum(flow.rows for flow in self.flows.values())
+        return sum(flow.rows if flow.read is None else flow.read for flow in self.flows.values())
+
+    @property
+    def filtered(self) -> int:
+        """Rows that a transform left out."""
+        return sum(flow.filtered for flow in self.flows.values())
 
     @property
     def source(self) -> Digest:
@@ -79,7 +97,9 @@ class Ledger:
     def check(self, results: Results) -> Balance:
         """The balance of a publication. Raises, before anything is visible, when it does not hold."""
         plan = self.plan
-        balance = self.balance = STRATEGIES[plan.write].balance(self.rows, results)
+        balance = self.balance = STRATEGIES[plan.write].balance(self.rows - self.filtered, results)
+        if plan.filters:
+            balance = self.balance = balance.with_filtered(self.rows, self.filtered)
         if balance.null_keys:
             raise DataError(
                 f"{balance.null_keys} rows of {plan.stream} have no value in the key {', '.join(plan.primary_key)}",
@@ -94,8 +114,9 @@ class Ledger:
                 code="DP901",
             )
         if plan.write == "replace" and not balance.staged and balance.before and not plan.allow_empty:
+            why = "has no row that passes its transform" if self.filtered else "is empty at the source"
             raise DataError(
-                f"{plan.stream} is empty at the source; replacing would remove {balance.before:,} rows",
+                f"{plan.stream} {why}; replacing would remove {balance.before:,} rows",
                 remedy="if that is meant, set allow_empty: true on the stream",
                 code="DP412",
             )
@@ -118,7 +139,7 @@ class Ledger:
             return {
                 **proof,
                 "algorithm": "counts",
-                "source": str(self.rows),
+                "source": str(self.rows - self.filtered),
                 "sink": str(balance.staged),
                 "verdict": "proven",
                 "reason": "",

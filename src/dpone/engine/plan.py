@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
+
 from dpone.arrow.digest import undigestible
-from dpone.arrow.types import type_name
+from dpone.arrow.types import UTC, type_name
 from dpone.engine.columns import ColumnPlan, Drift, check_width, decide_columns, fold
 from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
+from dpone.manifest.load import DeletePolicy
 from dpone.sdk import (
     Capability,
     Column,
@@ -39,10 +42,14 @@ from dpone.sdk import (
     Window,
     Write,
 )
-from dpone.sql.dialect import Dialect
+from dpone.sql.dialect import Dialect, breaks_transaction
 from dpone.sql.sink import stage_table
 from dpone.sql.source import no_lookback, split_name
 from dpone.strategy import STRATEGIES, Publication
+from dpone.strategy.base import DELETED_AT
+from dpone.transform.compiled import Problems, Transform, refused, touched
+from dpone.transform.reading import TransformedSource
+from dpone.transform.rules import Rules
 
 if TYPE_CHECKING:
     from dpone.manifest.load import Manifest, StreamConfig
@@ -56,8 +63,10 @@ class StreamPlan:
     """Every decision of one stream. `stream` is its name in the manifest, the key's is that of the object.
 
     `primary_key` is the key that the strategy works by, empty for one that does not; `managed` are the columns of the
-    target that dpone fills itself; `partition_by` is what `write: delete_insert` replaces at a time.
-    `gaps` says which columns a digest cannot cover, `notes` what the user should know.
+    target that dpone fills itself; `partition_by` is what `write: delete_insert` replaces at a time; `deletes` is what
+    happens to rows that are gone at the source. `gaps` says which columns a digest cannot cover, `notes` what the user
+    should know. With a `transform`, `source` and `schema` have the names and columns that come out of it: read through
+    `reader`; `rules` are those of the manifest, to be shown. `before` and `after` are the hooks.
     """
 
     stream: str
@@ -78,11 +87,23 @@ class StreamPlan:
     notes: tuple[str, ...] = ()
     managed: tuple[Column, ...] = ()
     partition_by: tuple[str, ...] = ()
+    deletes: DeletePolicy = field(default_factory=DeletePolicy)
+    transform: Transform | None = None
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[Step, ...] = ()
+    after: tuple[Step, ...] = ()
+
+    @property
+    def key_columns(self) -> tuple[Column, ...]:
+        """The columns of the key, in its order."""
+        named = {column.name: column for column in self.schema.columns}
+        return tuple(named[name] for name in self.primary_key)
 
     @property
     def live(self) -> Mapping[str, bool | None]:
         """Which rows of the target are what the source holds: those with these values in these managed columns."""
-        return STRATEGIES[self.write].live
+        marked = {DELETED_AT: None} if any(column.name == DELETED_AT for column in self.managed) else {}
+        return {**STRATEGIES[self.write].live, **marked}
 
     @property
     def mode(self) -> str:
@@ -101,9 +122,13 @@ class StreamPlan:
             "write": self.write,
             "primary_key": self.primary_key,
             "partition_by": self.partition_by,
+            "deletes": asdict(self.deletes) | {"every": str(self.deletes.every)},
             "managed": [column.name for column in self.managed],
             "proof": self.proof,
             "origin": dict(self.origin),
+            "transform": [asdict(column) | {"type": str(column.type)} for column in self.transform.read]
+            if self.transform
+            else None,
         }
         return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -118,9 +143,17 @@ class StreamPlan:
         key = self.source.primary_key
         return tuple(dict.fromkeys((*key, self.cursor))) if key and self.cursor else ()
 
+    @property
+    def filters(self) -> bool:
+        """Whether rows may be left out between source and sink."""
+        return self.transform is not None and self.transform.rules.filters
+
     def steps(self, dialect: Dialect, load_id: str, slices: Sequence[Slice], opened_at: str) -> tuple[Step, ...]:
         """The publication of a load as SQL."""
-        again = tuple(piece.ordinal for piece in slices if piece.again)
+        beside = {
+            holds: tuple(piece.ordinal for piece in slices if piece.holds == holds)
+            for holds in ("again", "gone", "back")
+        }
         columns = dialect.stored(self.schema.columns, self.target.schema)
         managed = dialect.stored(self.managed, self.target.schema)
         publication = Publication(
@@ -132,14 +165,15 @@ class StreamPlan:
             added=tuple(column for column in (*columns, *managed) if column.name in self.added),
             primary_key=self.primary_key,
             cursor=self.cursor,
-            again=again,
+            **beside,
+            deletes=self.deletes.mode,
             version=self.version,
             digest=self.proof == "digest",
             managed=managed,
             partition_by=self.partition_by,
             opened_at=opened_at,
         )
-        return tuple(STRATEGIES[self.write].steps(publication))
+        return (*self.before, *STRATEGIES[self.write].steps(publication), *self.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +208,7 @@ class Preview:
             "window": asdict(window) if window else None,
             "slices": self.slices,
             "read": list(self.queries),
+            "transform": dict(plan.rules),
             "columns": [asdict(column) for column in plan.columns],
             "drift": [asdict(drift) for drift in plan.drift],
             "not_in_the_proof": list(plan.gaps),
@@ -202,6 +237,10 @@ class Plan:
                 preview.stream,
                 preview.plan.intent if preview.plan else None,
                 preview.last.load_id if preview.last else None,
+                # Not in the intent: a load whose hook failed goes on with the slices it has when the hook is mended.
+                [[step.sql for step in steps] for steps in (preview.plan.before, preview.plan.after)]
+                if preview.plan
+                else None,
             ]
             for preview in self.streams
         ]
@@ -283,13 +322,20 @@ def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> Dpone
     ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
     keys = ("partition_by",) if error.code == "DP163" else ()
     error.where = error.where or ends.get(type(error), config.at(*keys))
+    # What a system says of an expression, a filter or a hook repeats parts of it.
+    error.message, error.remedy = manifest.redact(error.message), manifest.redact(error.remedy)
     return error
+
+
+def reader(plan: StreamPlan, source: Source) -> Source:
+    """The source as the plan reads it: through its transform, if there is one."""
+    return TransformedSource(source, plan.transform) if plan.transform is not None else source
 
 
 def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     """What a run would read and write now. Reads the source and the sink, changes nothing."""
     last = sink.last_receipt(plan.key)
-    reading = source.open(plan.source, plan.schema, start_window(plan, last))
+    reading = reader(plan, source).open(plan.source, plan.schema, start_window(plan, last))
     try:
         slices = reading.slices
         queries = tuple(reading.query(piece) for piece in slices[:_SHOWN_QUERIES])
@@ -322,7 +368,7 @@ def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
 
 def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
     """A checkpoint is a position in one cursor over one set of rows; of others it says nothing."""
-    parts = {"cursor": "cursor", "cursor_type": "type of the cursor", "filter": "filter"}
+    parts = {"cursor": "cursor", "cursor_type": "type of the cursor", "filter": "filter", "transform": "transform"}
     if plan.source.lookback is None:  # which bounds what came late before it was set, too
         parts["late"] = "way to find late rows"
     for name, what in parts.items():
@@ -334,8 +380,8 @@ def _check_origin(plan: StreamPlan, receipt: Receipt) -> None:
             )
 
 
-def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[str, str]:
-    """What the position in a receipt belongs to. The filter may hold a secret, so only its digest is kept."""
+def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema, transform: str) -> dict[str, str]:
+    """What the position in a receipt belongs to. Filter and transform may hold a secret: only digests are kept."""
     column = schema.column(stream.cursor)
     name = type_name(column.type) if column is not None and not column.kept else ""
     numbers = name.startswith(("int", "uint", "decimal"))  # a wider number still sorts as before
@@ -346,6 +392,7 @@ def _origin(manifest: Manifest, stream: Stream, schema: StreamSchema) -> dict[st
         "filter": hashlib.sha256(stream.filter.encode()).hexdigest()[:16] if stream.filter else "",
         "late": "lookback" if stream.lookback is not None else stream.clock or "default",
         "instance": schema.instance,
+        "transform": transform,
     }
 
 
@@ -354,6 +401,10 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     stream = _stream(manifest, config)
     _check_reading(config, origin)
     schema = source.describe(stream)
+    looked_at = touched(config.transform, [column.name for column in schema.columns]) if stream.keep_native else ()
+    if looked_at:
+        stream = replace(stream, canonical=looked_at)
+        schema = source.describe(stream)
     whole = all(schema.column(name) is not None for name in schema.primary_key)  # half a key is no key
     primary_key = config.primary_key or (schema.primary_key if whole else ())
     write, snapshot = _write(config, primary_key)
@@ -363,14 +414,28 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     _check_writing(config, destination, write)
     _check_modes(config, write, schema, snapshot=snapshot)
     _check_late(config, origin, destination, write, schema)
+    _check_deletes(config, origin, destination, write)
 
     target = _target(manifest, config)
     _check_cursor(config, schema)
     _check_partitions(config, schema, sink.dialect)
     _check_not_itself(manifest, config, stream, target)
+    before = _hooks(config, "before", destination)
+    after = _hooks(config, "after", destination)
+    position = _origin(manifest, stream, schema, config.transform.fingerprint)
+    renamed = f"{config.cursor} is part of the key: new rows are seen, changed ones are not"
+    cursor_in_key = write == "merge" and config.cursor in primary_key
+    transform = _transform(manifest, config, schema, primary_key)
+    if transform is not None:
+        config = _after(config, transform)
+        primary_key = tuple(transform.names[name] for name in primary_key)
+        stream = replace(stream, primary_key=primary_key, cursor=config.cursor)
+        schema = replace(schema, columns=transform.columns, primary_key=primary_key)
     existing = sink.describe(target)
     _check_replaceable(config, target, existing, write)
     managed = STRATEGIES[write].managed
+    if write == "merge" and (config.deletes.mode == "soft" or (existing and DELETED_AT in existing.columns)):
+        managed = (Column(DELETED_AT, pa.timestamp("us", UTC)),)
     columns, drift, added = decide_columns(
         schema, existing, target, config, sink.dialect, write, folds=destination.folds_case, managed=managed
     )
@@ -379,15 +444,11 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
     schema = replace(schema, columns=tuple(replace(column, altered=plan.altered) for column, plan in decided))
     proof = config.proof
     gaps = tuple(filter(None, (undigestible(column) for column in schema.columns))) if proof == "digest" else ()
-    notes = (
-        [f"{config.cursor} is part of the key: new rows are seen, changed ones are not"]
-        if (write in _KEYED and config.cursor in primary_key)
-        else []
-    )
+    notes = [renamed] if cursor_in_key else []
     return StreamPlan(
         stream=config.name,
         key=StreamKey(manifest.pipeline, stream.name, target),
-        origin=_origin(manifest, stream, schema),
+        origin=position,
         source=stream,
         schema=schema,
         target=target,
@@ -403,7 +464,59 @@ def _decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink
         notes=tuple(notes),
         managed=managed,
         partition_by=config.partition_by,
+        deletes=config.deletes,
+        transform=transform,
+        rules=config.transform.shown(manifest.redact),
+        before=before,
+        after=after,
     )
+
+
+def _transform(
+    manifest: Manifest, config: StreamConfig, schema: StreamSchema, primary_key: tuple[str, ...]
+) -> Transform | None:
+    """The compiled transform, or None without rules. Raises ConfigError naming all that is wrong with them."""
+    if config.transform == Rules():
+        return None
+    folder = Path(manifest.path).parent
+    try:
+        return Transform.of(
+            config.transform, schema.columns, primary_key=primary_key, cursor=config.cursor, folder=folder
+        )
+    except Problems as problems:
+        first, error = refused(problems)
+        error.where = config.at("transform", *first.keys)
+        raise error from None
+
+
+def _after(config: StreamConfig, transform: Transform) -> StreamConfig:
+    """The settings that name columns, under the names that come out of a transform. Dropped is like excluded."""
+    names = transform.names
+    return replace(
+        config,
+        cursor=names.get(config.cursor, config.cursor),
+        casts={names.get(name, name): cast for name, cast in config.casts.items()},
+        allow_lossy=tuple(names.get(name, name) for name in config.allow_lossy),
+        exclude=(*config.exclude, *config.transform.drop),
+    )
+
+
+def _hooks(config: StreamConfig, when: Literal["before", "after"], destination: Connector) -> tuple[Step, ...]:
+    """The hooks as steps of the publication. Raises ConfigError for what would break its transaction apart."""
+    steps = []
+    for number, sql in enumerate(config.hooks.get(when, ())):
+        where = config.at("hooks", when, number)
+        _need(destination, Capability.WRITE_HOOKS, "hooks", where)
+        problem = breaks_transaction(sql)
+        if problem:
+            raise ConfigError(
+                f"hooks.{when}, statement {number + 1}: {problem}",
+                where=where,
+                remedy="hooks run inside the transaction that publishes the load: give one statement an entry",
+                code="DP151",
+            )
+        steps.append(Step("run", sql, hook=(f"hooks.{when}, statement {number + 1}", where)))
+    return tuple(steps)
 
 
 def _stream(manifest: Manifest, config: StreamConfig) -> Stream:
@@ -558,6 +671,25 @@ def _check_late(
         timed, numbered = name.startswith(("date", "timestamp")), name.startswith(("int", "uint", "decimal"))
         if not (timed if isinstance(config.lookback, timedelta) else numbered):
             raise no_lookback(config.name, config.cursor, config.lookback)
+
+
+def _check_deletes(config: StreamConfig, origin: Connector, destination: Connector, write: Write) -> None:
+    if config.deletes.mode == "ignore":
+        return
+    where = config.at("deletes")
+    if write not in _KEYED or (write == "scd2" and config.deletes.mode == "hard"):
+        why = {
+            "replace": "it follows deletes by itself",
+            "scd2": "it keeps what was; deletes: soft ends the current version",
+        }.get(write, "it has no key to find them by")
+        raise ConfigError(
+            f"write: {write} has no use for deletes: {config.deletes.mode}: {why}",
+            where=where,
+            remedy="drop deletes" if write == "replace" else "use write: merge with a primary key",
+            code="DP164",
+        )
+    _need(origin, Capability.READ_COMPARE, "finding deleted rows", where)
+    _need(destination, Capability.WRITE_DELETES, f"deletes: {config.deletes.mode}", where)
 
 
 def _check_settings(config: StreamConfig, write: Write, *, snapshot: bool) -> None:

@@ -19,13 +19,29 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dpone import clock
 from dpone.arrow.digest import undigestible
+from dpone.engine import deletes
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, placed, start_window
+from dpone.engine.plan import StreamPlan, decide, placed, reader, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Retries
-from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
+from dpone.errors import Cancelled, ConfigError, ConflictError, DponeError, InternalError
 from dpone.events import redacted
-from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
+from dpone.reconcile.parts import PartsReading, Sides, parts_for
+from dpone.sdk import (
+    Claim,
+    Compares,
+    ComparesTarget,
+    Load,
+    LoadSpec,
+    OpenLoad,
+    Reading,
+    Receipt,
+    Results,
+    Sink,
+    Slice,
+    Source,
+    Window,
+)
 from dpone.sql.dialect import Dialect
 from dpone.sql.source import BEHIND
 from dpone.sql.state import now
@@ -41,6 +57,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_S = 0.2
 _GRACE_S = 1.0
+_CHANGES = ("inserted", "updated", "unchanged", "stale", "deleted", "soft_deleted", "reactivated", "collapsed")
 
 
 @dataclass
@@ -53,6 +70,7 @@ class Context:
     wait: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     fail_fast: bool = False
+    repair: bool = False
 
 
 def run_streams(context: Context, configs: Sequence[StreamConfig], threads: int) -> None:
@@ -151,7 +169,11 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
         try:
             if sink.describe(plan.target) != plan.existing:  # another run changed it before this one had the lock
                 plan = decide(manifest, config, source, sink)
-            _load(context, plan, source, sink, claim, record, timed, emit)
+            if context.repair:
+                plan, opened = _repair(plan, source, sink, claim.receipt)
+            else:
+                opened = _opener(plan, source, claim.receipt)
+            _load(context, plan, opened, sink, claim, record, timed, emit)
         except BaseException as error:
             _record_in_sink(context, claim, record, error)
             raise
@@ -162,7 +184,7 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
 def _load(
     context: Context,
     plan: StreamPlan,
-    source: Source,
+    opened: Callable[[OpenLoad | None], Reading],
     sink: Sink,
     claim: Claim,
     record: StreamRecord,
@@ -179,16 +201,14 @@ def _load(
         pending = None
 
     with timed("read_s"):
-        reading = source.open(
-            plan.source, plan.schema, pending.window if pending else start_window(plan, claim.receipt)
-        )
+        reading = opened(pending)
     try:
         load_value = pending or OpenLoad(
             load_id=secrets.token_hex(16),
             run_id=context.record.run_id,
             intent=plan.intent,
             window=reading.window,
-            slices=() if reading.window.empty else reading.slices,
+            slices=_slices(plan, claim.receipt, reading, repair=context.repair),
             snapshot=reading.snapshot,
             opened_at=now(),
         )
@@ -201,19 +221,19 @@ def _load(
         record.window = asdict(load_value.window) | {"cursor": plan.source.cursor or None}
 
         resumed = _still_valid(load_value, reading, load, ledger, emit) if pending else set()
-        record.slices = {"total": len(load_value.slices), "done": len(resumed), "resumed": len(resumed)}
+        beside = [piece for piece in load_value.slices if piece.holds in deletes.HOLDS]
+        total = len(load_value.slices) - len(beside)
+        record.slices = {"total": total, "done": len(resumed), "resumed": len(resumed)}
+        if beside:
+            with timed("deletes_s"):
+                emit("deletes.found", **deletes.stage(plan, beside, reading, sink, load))
         for piece in load_value.slices:
-            if piece.ordinal in resumed:
-                continue
-            with timed("stage_s"):
-                emit("slice.started", slice=piece.ordinal, total=len(load_value.slices))
-                batches = _observed(context, ledger.watch(piece, reading.read(piece)), plan, ledger, emit)
-                receipt = load.stage(piece, batches)
-            if ledger.flows[piece.ordinal].rows != receipt.rows:
-                load.abort()  # nobody must build on a slice that is not what was read
-                raise _unequal(plan, piece, ledger.flows[piece.ordinal].rows, receipt.rows)
-            record.slices["done"] += 1
-            emit("slice.staged", slice=piece.ordinal, rows=receipt.rows)
+            if piece.ordinal not in resumed and piece not in beside:
+                emit("slice.started", slice=piece.ordinal, total=total)
+                with timed("stage_s"):
+                    rows = _stage(context, ledger, reading, load, piece, emit)
+                record.slices["done"] += 1
+                emit("slice.staged", slice=piece.ordinal, rows=rows)
     finally:
         reading.close()
 
@@ -231,7 +251,7 @@ def _load(
             rows={"read": ledger.rows, "staged": balance.staged, "final": balance.final},
             committed_at=utc_now(),
             digest=str(ledger.source) if plan.proof == "digest" else "",
-            extra=plan.origin,
+            extra={**plan.origin, **_checked(claim.receipt, looked=bool(beside))},
         )
 
     with timed("commit_s"):
@@ -264,11 +284,68 @@ def _spec(plan: StreamPlan, sink: Sink, load: OpenLoad) -> LoadSpec:
         primary_key=plan.primary_key,
         cursor=plan.cursor,
         version=plan.version,
+        deletes=plan.deletes.mode,
         proof=plan.proof,
         steps=plan.steps(dialect, load.load_id, load.slices, load.opened_at) if isinstance(dialect, Dialect) else (),
         managed=plan.managed,
         partition_by=plan.partition_by,
     )
+
+
+def _stage(context: Context, ledger: Ledger, reading: Reading, load: Load, piece: Slice, emit: Emitter) -> int:
+    """Read a slice of the window and make it durable; its rows."""
+    batches = _observed(context, ledger.watch(piece, reading.read(piece)), ledger.plan, ledger, emit)
+    receipt = load.stage(piece, batches)
+    if ledger.flows[piece.ordinal].rows != receipt.rows:
+        load.abort()  # nobody must build on a slice that is not what was read
+        raise _unequal(ledger.plan, piece, ledger.flows[piece.ordinal].rows, receipt.rows)
+    ledger.left_out(piece, reading)
+    return receipt.rows
+
+
+def _checked(last: Receipt | None, *, looked: bool) -> dict[str, str]:
+    """When the keys were last compared, for the receipt."""
+    at = utc_now() if looked else last.extra.get(deletes.CHECKED_AT, "") if last is not None else ""
+    return {deletes.CHECKED_AT: at} if at else {}
+
+
+def _slices(plan: StreamPlan, last: Receipt | None, reading: Reading, *, repair: bool) -> tuple[Slice, ...]:
+    """The slices of a new load: those of the window, and those of what was deleted when it is time to look."""
+    pieces = () if reading.window.empty and not repair else reading.slices
+    return pieces + (deletes.slices(len(pieces)) if deletes.due(plan, None if repair else last) else ())
+
+
+def _opener(plan: StreamPlan, source: Source, last: Receipt | None) -> Callable[[OpenLoad | None], Reading]:
+    """How the window of a load is opened: that of the open load, or the next one."""
+
+    def opened(pending: OpenLoad | None) -> Reading:
+        window = pending.window if pending else start_window(plan, last)
+        return reader(plan, source).open(plan.source, plan.schema, window)
+
+    return opened
+
+
+def _repair(
+    plan: StreamPlan, source: Source, sink: Sink, last: Receipt | None
+) -> tuple[StreamPlan, Callable[[OpenLoad | None], Reading]]:
+    """A plan that brings the source's rows whatever their cursor says, and a reading of those that differ."""
+    if plan.write != "merge" or last is None or not isinstance(sink, ComparesTarget):
+        what = "it was not loaded yet" if last is None else f"write: {plan.write} has no key to do it by"
+        remedy = "dpone run writes it anew" if plan.write == "replace" or last is None else "dpone reset, then run"
+        raise ConfigError(f"{plan.stream} cannot be repaired: {what}", remedy=remedy, code="DP165")
+    everything = replace(plan.source, cursor="")
+    columns = tuple(column for column in plan.schema.columns if not undigestible(column))
+
+    def opened(_pending: OpenLoad | None) -> Reading:
+        reading = reader(plan, source).open(everything, plan.schema, Window())
+        if not isinstance(reading, Compares):
+            raise InternalError(f"{plan.stream}: the source cannot be compared", remedy="report it")
+        target = sink.compared(plan.target, plan.live)
+        count = parts_for(plan.schema.estimated_rows)
+        sides = Sides(reading.compared(), target, columns, plan.key_columns, count)
+        return PartsReading(reading, sides, plan.schema.columns, last.window)
+
+    return replace(plan, source=everything), opened
 
 
 def _still_valid(pending: OpenLoad, reading: Reading, load: Load, ledger: Ledger, emit: Emitter) -> set[int]:
@@ -283,13 +360,15 @@ def _still_valid(pending: OpenLoad, reading: Reading, load: Load, ledger: Ledger
     same = bool(pending.snapshot) and pending.snapshot == reading.snapshot
     for piece in pending.slices:
         receipt = pending.progress.get(piece.ordinal)
-        if receipt is None:
+        if receipt is None or piece.holds in deletes.HOLDS:
             continue
-        digest = None if same and ledger.plan.proof != "digest" else reading.digest(piece)
+        known = same and ledger.plan.proof != "digest" and not ledger.plan.filters  # what was left out is counted anew
+        digest = None if known else reading.digest(piece)
         if not same and load.digest(piece) != digest:
             emit("slice.stale", "info", slice=piece.ordinal)
             continue
         ledger.resumed(piece, receipt.rows, digest)
+        ledger.left_out(piece, reading)
         valid.add(piece.ordinal)
         emit("slice.resumed", slice=piece.ordinal, rows=receipt.rows)
     return valid
@@ -356,7 +435,7 @@ def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:
     flows = ledger.flows.values()
     record.rows |= {
         "extracted": ledger.rows,
-        "filtered": 0,
+        "filtered": ledger.filtered,
         "quarantined": 0,
         "staged": balance.staged,
         "loaded": balance.inserted + balance.updated,
@@ -365,9 +444,7 @@ def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:
         "bytes_extracted": sum(flow.bytes for flow in flows),
         "batches": sum(flow.batches for flow in flows),
     }
-    record.changes = {
-        name: getattr(balance, name) for name in ("inserted", "updated", "unchanged", "stale", "deleted", "collapsed")
-    }
+    record.changes = {name: getattr(balance, name) for name in _CHANGES}
     record.balance = {"holds": balance.holds, "equations": [str(equation) for equation in balance.equations]}
     record.proof = ledger.proof()
 

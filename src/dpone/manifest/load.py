@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dpone.manifest import models
 from dpone.manifest.check import Checker, kind_of
-from dpone.manifest.document import Document, KeyPath
+from dpone.manifest.document import Document, KeyPath, scalars
 from dpone.manifest.endpoints import Endpoint, Endpoints
 from dpone.manifest.problems import ManifestError, Problem, render_problems, shown
-from dpone.manifest.secrets import Secrets
+from dpone.manifest.secrets import Secrets, is_reference
 from dpone.manifest.yaml import from_data, open_document
+from dpone.transform.rules import Rules
 
 if TYPE_CHECKING:
     import os
@@ -79,6 +80,8 @@ class StreamConfig:
     casts: Mapping[str, str] = field(default_factory=dict)
     allow_lossy: tuple[str, ...] = ()
     filter: str = field(default="", repr=False)  # may hold what a reference stood for
+    transform: Rules = field(default_factory=Rules)
+    hooks: Mapping[Literal["before", "after"], tuple[str, ...]] = field(default_factory=dict, repr=False)
     proof: Literal["none", "counts", "digest"] = "counts"
     slice_rows: int = _SLICE_ROWS
     tags: tuple[str, ...] = ()
@@ -142,6 +145,7 @@ def _manifest(document: Document, folder: Path, path: str, sha256: str) -> Manif
     checker = Checker(Secrets(folder))
     endpoints = Endpoints(document, folder, checker)
     checker.check_references(document)
+    _check_masks(checker, document)
     model = _validated(checker, document)
     found_endpoints = {role: endpoints.find(role) for role in _ENDPOINTS if role in data}
     endpoints.check_unused()
@@ -188,6 +192,8 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
         casts=columns.get("cast", {}),
         allow_lossy=tuple(columns.get("allow_lossy", ())),
         filter=said.get("filter", ""),
+        transform=Rules.of(said.get("transform", {})),
+        hooks={when: tuple(statements) for when, statements in said.get("hooks", {}).items()},
         proof=said.get("proof", "counts"),
         slice_rows=said.get("slices", {}).get("rows", _SLICE_ROWS),
         tags=tuple(said.get("tags", ())),
@@ -233,6 +239,17 @@ def _check_contradictions(checker: Checker, document: Document) -> None:
             checker.add(document, "DP108", message, (*path, "target"), found="target", help=help_, key=True)
         if isinstance(settings.get("columns"), dict):
             _check_columns(checker, document, (*path, "columns"), settings["columns"])
+
+
+def _check_masks(checker: Checker, document: Document) -> None:
+    """A secret that is written into the manifest is none, and must not be shown again either."""
+    for path, value in list(scalars(document.data)):
+        if path[:1] + path[2:4] + path[5:] != ("streams", "transform", "mask", "hmac"):
+            continue
+        if not (isinstance(value, str) and is_reference(value)):
+            document.hide(path)
+            help_ = "write hmac: ${env:NAME} or ${file:/path}, and keep the secret there"
+            checker.add(document, "DP108", f"the secret of {shown(str(path[4]))} is not a reference", path, help=help_)
 
 
 def _check_columns(checker: Checker, document: Document, path: KeyPath, columns: dict[str, Any]) -> None:

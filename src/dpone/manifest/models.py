@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -45,6 +45,12 @@ def _version(number: int) -> int:
     if number != 1:
         raise PydanticCustomError("version", "this dpone reads version 1")
     return number
+
+
+def _true(value: bool) -> bool:  # noqa: FBT001 - pydantic's signature
+    if not value:
+        raise PydanticCustomError("true_only", "write true, or take the mask away")
+    return value
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -142,6 +148,45 @@ class Slices(_Model):
     rows: int = Field(gt=0, le=2**63 - 1, description="wished number of rows per slice, a whole number greater than 0")
 
 
+class Mask(_Model):
+    """What stands in the place of a column's values: one of these."""
+
+    hmac: Text = _optional(
+        "a secret of 16 bytes or more, as a reference: the values become their HMAC-SHA-256 in hexadecimal, equal ones"
+        " equal"
+    )
+    replace: str = _optional("a text for every value that is not NULL")
+    null_: Annotated[bool, AfterValidator(_true), Field(alias="null", json_schema_extra={"const": True})] = _optional(
+        "true: no value at all"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Mask:
+        if len(self.model_fields_set) != 1:
+            raise PydanticCustomError("one_mask", "give one of hmac, replace and null")
+        return self
+
+
+class Transform(_Model):
+    """What happens to the rows between source and sink, in this order."""
+
+    rename: dict[Text, Text] = _optional("column: new name; the keys below and the target use the new name")
+    derive: dict[Text, Text] = _optional("column: DuckDB expression over the columns as they were read")
+    where: Text = _optional("a DuckDB condition; rows for which it is not true are left out and counted")
+    mask: dict[Text, Mask] = _optional("column: what stands in the place of its values, as {hmac: ${env:KEY}}")
+    drop: Names = _optional("columns that are used above and not moved: [a, b]")
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] = _optional(
+        "package.module:name of a Python function that is given each pyarrow.RecordBatch and returns one"
+    )
+
+
+class Hooks(_Model):
+    """SQL statements that the sink runs in the transaction that publishes a load."""
+
+    before: Annotated[list[Text], Field(min_length=1)] = _optional("statements before the rows are published, in order")
+    after: Annotated[list[Text], Field(min_length=1)] = _optional("statements after the rows are published, in order")
+
+
 class Defaults(_Model):
     """Settings for all streams that do not give their own."""
 
@@ -193,6 +238,8 @@ class Stream(Defaults):
     target: Text = _optional("name of the target table, as table or schema.table")
     columns: Columns = _optional("which columns are moved, and as which types")
     filter: Text = _optional("a predicate in the source's own SQL")
+    transform: Transform = _optional("what happens to the rows between source and sink")
+    hooks: Hooks = _optional("SQL statements of the sink, in the transaction that publishes a load")
     allow_empty: bool = _optional("whether write: replace may empty a target because the source is empty")
 
 

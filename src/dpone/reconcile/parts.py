@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dpone.arrow.batches import conform
-from dpone.arrow.digest import without
-from dpone.sdk import Column, Comparable, Digest
+from dpone.arrow.digest import digest, undigestible, without
+from dpone.sdk import Column, Comparable, Digest, Reading, Slice, Window
 
 _ROWS_PER_PART = 1_000  # so that one row that differs moves about as many keys
 _MOST_PARTS = 1 << 16
@@ -52,6 +52,48 @@ class Sides:
             for side in (self.source, self.target)
         )
         return Difference(list(without(self.key, right, left)), list(without(self.key, left, right)), parts)
+
+
+class PartsReading:
+    """A reading of the parts in which a target differs from its source: see `dpone.sdk.Reading`.
+
+    Its window is the one of the last load, which stays what it was: a repair moves no checkpoint.
+    """
+
+    def __init__(self, reading: Reading, sides: Sides, columns: tuple[Column, ...], window: Window) -> None:
+        self._reading = reading
+        self._sides = sides
+        self._columns = columns
+        self.window = window
+        self.snapshot = ""
+        _, groups = sides.differing()
+        self.slices = tuple(
+            Slice(number, lower=",".join(map(str, parts)), label=f"{len(parts)} of {sides.parts} parts")
+            for number, parts in enumerate(groups)
+        )
+
+    def query(self, piece: Slice) -> str:
+        """What is read."""
+        return f"the rows of {piece.label}"
+
+    def read(self, piece: Slice) -> Iterator[pa.RecordBatch]:
+        """All rows that the source has in these parts."""
+        parts = [int(part) for part in piece.lower.split(",")]
+        return self._sides.source.rows(self._columns, self._sides.key, self._sides.parts, parts)
+
+    def digest(self, piece: Slice) -> Digest:
+        """The digest of a slice, by reading it."""
+        shown = tuple(column for column in self._columns if not undigestible(column))
+        names = [column.name for column in shown]
+        return digest(shown, (batch.select(names) for batch in conform(self.read(piece), self._columns)))
+
+    def compared(self) -> Comparable:
+        """See `dpone.sdk.Compares`."""
+        return self._sides.source
+
+    def close(self) -> None:
+        """End the snapshot."""
+        self._reading.close()
 
 
 def parts_for(rows: int | None) -> int:

@@ -22,6 +22,7 @@ class Capability(StrEnum):
     READ_LATE_COMMITS = "read.late_commits"
     READ_FILTER = "read.filter"
     READ_CAST = "read.cast"
+    READ_COMPARE = "read.compare"
     DISCOVER = "discover"
     WRITE_REPLACE = "write.replace"
     WRITE_APPEND = "write.append"
@@ -29,7 +30,9 @@ class Capability(StrEnum):
     WRITE_DELETE_INSERT = "write.delete_insert"
     WRITE_SCD2 = "write.scd2"
     WRITE_DEDUPLICATE = "write.deduplicate"
+    WRITE_DELETES = "write.deletes"
     WRITE_TIES = "write.ties"
+    WRITE_HOOKS = "write.hooks"
     PROOF_DIGEST = "proof.digest"
 
 

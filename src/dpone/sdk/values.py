@@ -77,7 +77,8 @@ class Stream:
 
     `casts` maps a column to one of the type names of `dpone.arrow.types.parse_type` and is applied by the source.
     `filter` is a predicate in the source's own SQL. `slice_rows` is the wished number of rows per slice.
-    `keep_native` is set when the sink is the same system (see `Column.native`). `apart` asks that rows which an
+    `keep_native` is set when the sink is the same system (see `Column.native`); the columns of `canonical` travel in
+    their canonical types even so, because something on the way looks at their values. `apart` asks that rows which an
     earlier load may have read come in slices of their own, marked `again`, and there every cursor value with all of
     its rows: a sink that cannot tell rows by their key compares them with those it has.
 
@@ -100,6 +101,11 @@ class Stream:
     slice_rows: int = 1_000_000
     keep_native: bool = False
     apart: bool = False
+    canonical: tuple[str, ...] = ()
+
+    def keeps(self, name: str) -> bool:
+        """Whether a column may keep its native type."""
+        return self.keep_native and name not in self.canonical
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +247,7 @@ class Step:
     is opened, so that a mistake in SQL of the manifest is found before anything is read.
     A step with `unless_equal=(a, b)` is skipped when the results named a and b are equal, one with
     `only_if_equal=(a, b)` when they are not. The result of a skipped step is None, which equals nothing.
+    `hook` says of a statement that the user wrote what it is and where it stands in the manifest.
     """
 
     kind: Literal["run", "rows", "scalar", "digest", "probe"]
@@ -248,6 +255,7 @@ class Step:
     name: str = ""
     unless_equal: tuple[str, str] | None = None
     only_if_equal: tuple[str, str] | None = None
+    hook: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -149,6 +150,29 @@ def every(conditions: Sequence[str]) -> str:
         groups = (parts[start : start + _GROUP] for start in range(0, len(parts), _GROUP))
         parts = [f"({' AND '.join(group)})" for group in groups]
     return " AND ".join(parts) or "1 = 1"
+
+
+_QUIET = (
+    re.compile(  # what stands in quotes or comments, https://www.postgresql.org/docs/current/sql-syntax-lexical.html
+        r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|--[^\n]*|/\*.*?\*/""", re.DOTALL
+    )
+)
+_CONTROL = re.compile(
+    r"begin|start\s+transaction|commit|end|rollback|abort|savepoint|release|prepare\s+transaction|set\s+transaction",
+    re.IGNORECASE,
+)
+
+
+def breaks_transaction(sql: str) -> str:
+    """Why a statement of the user must not run inside a transaction of dpone's, or nothing.
+
+    It is looked at, not parsed: this keeps mistakes out, and trusts who writes SQL for their own database.
+    """
+    bare = _QUIET.sub(" ", sql).strip().rstrip(";").rstrip()
+    if ";" in bare and not re.match(r"create\s+(temp\w*\s+)?trigger\b", bare, re.IGNORECASE):
+        return "there are several statements in it"
+    found = re.match(rf"(?:{_CONTROL.pattern})\b", bare, re.IGNORECASE)
+    return f"{' '.join(found[0].upper().split())} would end or change the transaction it runs in" if found else ""
 
 
 class Session(Protocol):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dpone.arrow.digest import undigestible
-from dpone.errors import ConfigError, DponeError, InternalError, StateError
+from dpone.errors import ConfigError, DponeError, InternalError, SchemaError, StateError
 from dpone.sdk import (
     Column,
     Digest,
@@ -240,10 +240,25 @@ class SqlLoad:
                 results[step.name] = int(self._session.rows(step.sql)[0][0])
             elif step.kind == "digest":
                 results[step.name] = self._session.digest(step.sql, self._digested)
+            elif step.hook:
+                _run_hook(self._session, step)
             else:
                 results[step.name] = self._session.execute(step.sql)
         results.pop("", None)
         return results
+
+
+def _run_hook(session: Session, step: Step) -> None:
+    """Run a statement of the user; an error names it."""
+    try:
+        session.execute(step.sql)
+    except DponeError as error:
+        what, where = step.hook or ("", "")
+        error.message = f"{what}: {error.message}"
+        error.where = error.where or where
+        if isinstance(error, SchemaError):
+            error.remedy = "correct the statement; write a table with its schema, as in schema.table"
+        raise
 
 
 def _equal(results: Results, names: tuple[str, str]) -> bool:

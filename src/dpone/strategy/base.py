@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 from dpone.arrow.digest import undigestible
 from dpone.sdk import Column, Digest, Results, Step, Table
 from dpone.sql.dialect import Dialect
-
 
 DELETED_AT = "_dpone_deleted_at"
 """When a row was found to be gone at the source, NULL while it is there: `deletes: soft` of a merge."""
@@ -114,9 +113,14 @@ class Publication:
         proof = [self.digest_of(f"{name}_digest", self.staged, where)] if self.digest else []
         return [*proof, Step("rows", f"DELETE FROM {self.staged} WHERE {where}", name)]
 
-    def among(self, slices: tuple[int, ...]) -> str:
-        """The predicate that the key of a target row `t` is among these slices."""
-        listed = f"s._dpone_slice IN ({', '.join(map(str, slices))})"
+    @property
+    def marks(self) -> bool:
+        """Whether rows of the target may be marked as deleted."""
+        return any(column.name == DELETED_AT for column in self.managed)
+
+    def among(self, slices: tuple[int, ...], *, among: bool = True) -> str:
+        """The predicate that the key of a target row `t` is among these slices, or among the others."""
+        listed = f"s._dpone_slice {'IN' if among else 'NOT IN'} ({', '.join(map(str, slices))})"
         return f"EXISTS (SELECT 1 FROM {self.staged} AS s WHERE {listed} AND {self.joined()})"
 
     def set_aside(self) -> list[Step]:
@@ -166,6 +170,11 @@ class Balance:
     null_keys: int = 0
     sink: Digest | None = None
     equations: tuple[Equation, ...] = ()
+
+    def with_filtered(self, read: int, filtered: int) -> Balance:
+        """The balance of a load of which a transform left out rows: `read = staged + filtered` stands first."""
+        first = Equation("read = staged + filtered", read, self.staged + filtered)
+        return replace(self, equations=(first, *(e for e in self.equations if e.text != "read = staged")))
 
     @property
     def holds(self) -> bool:

@@ -43,9 +43,10 @@ class Merge(Strategy):
             *p.leave_out("collapsed", p.superseded()),
         ]
         if p.cursor:
+            there = f" AND t.{d.quote(DELETED_AT)} IS NULL" if p.marks else ""  # what was gone is behind anything
             behind = (
                 f"SELECT s.{d.arrival} FROM {p.staged} AS s JOIN {p.into} AS t ON {joined} "
-                f"WHERE {p.order('t.')} > {p.order('s.')}"
+                f"WHERE {p.order('t.')} > {p.order('s.')}{there}"
             )
             steps += p.leave_out("stale", behind)
         steps.append(
@@ -121,19 +122,19 @@ def _deletes(p: Publication) -> list[Step]:
     if p.deletes != "soft":
         return steps
     mark = d.quote(DELETED_AT)
-    for name, slices, value, have in (
-        ("soft_deleted", p.gone, d.moment(p.opened_at), "IS NULL"),
-        ("reactivated", p.back, "NULL", "IS NOT NULL"),
-    ):
-        if slices:
-            found = f"t.{mark} {have} AND {p.among(slices)}"
-            steps.append(Step("rows", f"UPDATE {p.into} AS t SET {mark} = {value} WHERE {found}", name))
+    if p.gone:
+        found = f"t.{mark} IS NULL AND {p.among(p.gone)}"
+        sql = f"UPDATE {p.into} AS t SET {mark} = {d.moment(p.opened_at)} WHERE {found}"
+        steps.append(Step("rows", sql, "soft_deleted"))
+    if p.back:  # what was also read loses its mark when it is merged
+        found = f"t.{mark} IS NOT NULL AND {p.among(p.back)} AND NOT {p.among((*p.gone, *p.back), among=False)}"
+        steps.append(Step("rows", f"UPDATE {p.into} AS t SET {mark} = NULL WHERE {found}", "reactivated"))
     return steps
 
 
 def _returned(p: Publication) -> list[Step]:
     """Rows that were read again are there again."""
-    if not any(column.name == DELETED_AT for column in p.managed):
+    if not p.marks:
         return []
     mark = p.dialect.quote(DELETED_AT)
     staged = f"EXISTS (SELECT 1 FROM {p.staged} AS s WHERE {p.joined()})"

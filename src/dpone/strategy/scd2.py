@@ -145,5 +145,6 @@ def _ended(p: Publication) -> list[Step]:
     valid_from, valid_to, is_current = map(d.quote, (VALID_FROM, VALID_TO, IS_CURRENT))
     opened = d.moment(p.opened_at)
     until = f"CASE WHEN t.{valid_from} < {opened} THEN {opened} ELSE {d.next_moment(f't.{valid_from}')} END"
-    sql = f"UPDATE {p.into} AS t SET {valid_to} = {until}, {is_current} = FALSE WHERE t.{is_current} AND {p.among(p.gone)}"
+    found = f"t.{is_current} AND {p.among(p.gone)}"
+    sql = f"UPDATE {p.into} AS t SET {valid_to} = {until}, {is_current} = FALSE WHERE {found}"
     return [Step("rows", sql, "soft_deleted")]

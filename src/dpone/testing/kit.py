@@ -16,6 +16,7 @@ from dpone.errors import ConfigError
 from dpone.events import Event
 from dpone.sdk import Capability, Connector
 from dpone.sdk.registry import connector_for
+from dpone.strategy.base import DELETED_AT
 from dpone.strategy.scd2 import IS_CURRENT
 from dpone.testing import texts
 from dpone.testing.found import harness_of
@@ -136,10 +137,13 @@ def values(rows: Sequence[Row], columns: Mapping[str, str] = SAMPLE) -> list[tup
 
 
 def live(sink: Harness, table: str, columns: Sequence[str]) -> list[Row]:
-    """What a target holds of its source: all of its rows, or where it keeps versions the current ones."""
-    if IS_CURRENT not in sink.types(table):
-        return sink.rows(table, columns)
-    return [row[:-1] for row in sink.rows(table, [*columns, IS_CURRENT]) if texts.normal("boolean", row[-1])]
+    """What a target holds of its source: all of its rows, but no versions of before and no marked ones."""
+    types = sink.types(table)
+    if IS_CURRENT in types:
+        return [row[:-1] for row in sink.rows(table, [*columns, IS_CURRENT]) if texts.normal("boolean", row[-1])]
+    if DELETED_AT in types:
+        return [row[:-1] for row in sink.rows(table, [*columns, DELETED_AT]) if row[-1] is None]
+    return sink.rows(table, columns)
 
 
 def dies_at(name: str, **fields: Any) -> Callable[[Event], None]:

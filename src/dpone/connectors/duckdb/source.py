@@ -39,7 +39,7 @@ class DuckDBSource:
             where,
         )
         columns = tuple(
-            canonical(name, native, nullable=nullable, keep=stream.keep_native) for name, native, nullable in found
+            canonical(name, native, nullable=nullable, keep=stream.keeps(name)) for name, native, nullable in found
         )
         keys = self._session.rows(
             "SELECT constraint_column_names FROM duckdb_constraints() WHERE database_name = current_database() "

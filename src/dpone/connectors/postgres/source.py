@@ -497,7 +497,7 @@ def _check_end(stream: Stream, window: Window) -> None:
 
 def _column(stream: Stream, found: _Found) -> Column:
     nullable = not found.not_null
-    if stream.keep_native and portable(found.base):
+    if stream.keeps(found.name) and portable(found.base):
         return Column(found.name, canonical("text").type, nullable, native=found.native, kept=True, enum=_enum(found))
     if not known(*found.core):
         extension = found.core[3]

@@ -107,7 +107,7 @@ class SqliteSource:
         found = canonical(declared.native)
         if found is None:
             return self._undeclared(relation, column)
-        kept = stream.keep_native and can_be_kept(declared.native)
+        kept = stream.keeps(declared.name) and can_be_kept(declared.native)
         if kept and pat.is_temporal(found.type):
             # Programs write dates in several forms; the text itself goes from one SQLite file to the other.
             found = Canonical(pa.string(), note="kept as the text that is stored")

@@ -221,6 +221,7 @@ _NEEDS: Mapping[Role, Mapping[Capability, Mapping[str, Any]]] = {
         Capability.WRITE_DELETE_INSERT: {"write": "delete_insert", "cursor": {"column": "at", "lookback": "0s"}},
         Capability.WRITE_SCD2: {"write": "scd2", "cursor": "at", "primary_key": ["id"]},
         Capability.WRITE_DEDUPLICATE: {"write": "append", "deduplicate": True, "cursor": "at", "primary_key": ["id"]},
+        Capability.WRITE_HOOKS: {"hooks": {"before": ["SELECT 1"]}},
         Capability.PROOF_DIGEST: {"proof": "digest"},
     },
 }

@@ -10,13 +10,15 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+import pyarrow as pa
 import pytest
 
-from dpone.arrow.types import parse_type
+from dpone.arrow.types import UTC, parse_type
 from dpone.sdk import Column, Step, Stream, StreamSchema, Table, Window
 from dpone.sql.dialect import Dialect
 from dpone.sql.source import CursorSql, Cut, SqlReading
 from dpone.strategy import STRATEGIES, Publication
+from dpone.strategy.base import DELETED_AT
 from dpone.testing.found import folder_of
 from dpone.testing.harness import SAMPLE, Harness
 from dpone.testing.kit import Checks, certifies, inapplicable
@@ -32,7 +34,14 @@ AGAIN = ", some rows again"
 KEYS = ", each key once"
 PARTS = ", by partitions"
 WHOLE = ", without a cursor"
-_VARIANTS = {"append": ("", AGAIN, KEYS), "delete_insert": ("", PARTS), "scd2": ("", WHOLE)}
+HARD = ", with rows to delete"
+SOFT = ", with rows to mark"
+_VARIANTS = {
+    "append": ("", AGAIN, KEYS),
+    "merge": ("", HARD, SOFT),
+    "delete_insert": ("", PARTS),
+    "scd2": ("", WHOLE, SOFT),
+}
 """What a strategy does beside its usual way."""
 
 
@@ -74,7 +83,7 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
     for write in STRATEGIES:
         for exists in (False, True):
             for variant in _VARIANTS.get(write, ("",)):
-                if variant == AGAIN and not exists:
+                if variant in (AGAIN, HARD, SOFT) and not exists:
                     continue
                 publication = Publication(
                     dialect=dialect,
@@ -85,8 +94,11 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
                     primary_key=("id",) if write in ("merge", "scd2") or variant == KEYS else (),
                     cursor="at" if write != "replace" and variant not in (PARTS, WHOLE) else "",
                     again=(1,) if variant == AGAIN else (),
+                    gone=(1,) if variant in (HARD, SOFT) else (),
+                    back=(2,) if variant in (HARD, SOFT) else (),
+                    deletes="hard" if variant == HARD else "soft" if variant == SOFT else "ignore",
                     digest=True,
-                    managed=dialect.stored(STRATEGIES[write].managed, TARGET.schema),
+                    managed=dialect.stored(_managed(write, variant), TARGET.schema),
                     partition_by=("day", "id % 10") if variant == PARTS else (),
                     opened_at="2024-03-10T01:02:03.000004+00:00",
                 )
@@ -94,6 +106,11 @@ def _rendered(dialect: Dialect, native: Any) -> Iterator[str]:
                 yield f"-- {write} {state}{variant}"
                 yield from map(_step, STRATEGIES[write].steps(publication))
     yield from _reads(dialect, tuple(columns))
+
+
+def _managed(write: str, variant: str) -> tuple[Column, ...]:
+    marks = (Column(DELETED_AT, pa.timestamp("us", UTC)),) if (write, variant) == ("merge", SOFT) else ()
+    return (*STRATEGIES[write].managed, *marks)
 
 
 def _step(step: Step) -> str:

@@ -215,6 +215,22 @@ class ReadingChecks(Checks):
             assert len(rows) == again.rows["final"]
 
     @certifies("C6")
+    @pytest.mark.parametrize("key", [["id"], ["name", "id"], ["at", "active", "id"]], ids="-".join)
+    def test_deleted_rows_are_found_by_their_key(self, route: Route, key: list[str]) -> None:
+        """Every row that is gone is found, and no other one, whatever types the key has."""
+        self.need(Capability.READ_COMPARE)
+        rows = [row for row in sample_rows(range(1, 2001)) if row[1] is not None and row[3] is not None]
+        settings = {"write": "merge", "primary_key": key, "deletes": "hard"}
+        route.source.put("t", rows)
+        route.load(**settings)
+        kept = [*rows[:500], *rows[501:900], *rows[1000:]]
+        route.source.put("t", kept)
+        record = route.load(**settings)
+        found = tuple(record.changes[name] for name in ("inserted", "updated", "deleted"))
+        assert (0, 0, len(rows) - len(kept)) == found
+        route.check_equal(kept)
+
+    @certifies("C6")
     def test_a_cursor_in_the_future_hides_nothing_in_silence(self, route: Route) -> None:
         """Rows behind a checkpoint in the future are loaded, or `dpone verify` tells that they are missing."""
         self.need(Capability.READ_CURSOR)

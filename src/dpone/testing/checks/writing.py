@@ -238,6 +238,133 @@ class WritingChecks(Checks):
         target.check_equal([*first, *later])
 
     @certifies("C7")
+    def test_hooks_are_published_with_the_rows(self, target: Route) -> None:
+        """A hook takes effect together with the load; one that fails is named, and nothing of the load is visible."""
+        self.need(Capability.WRITE_HOOKS)
+        rows = sample_rows(range(1, 31))
+        schema = self.described().default_schema
+        table = f"{schema}.t" if schema else "t"
+        target.source.put("t", rows)
+        target.load(write="replace", hooks={"after": [f"DELETE FROM {table} WHERE id = 1"]})
+        target.check_equal(rows[1:])
+        later = sample_rows(range(50, 60))
+        target.source.put("t", later)
+        hooks = {"before": [f"DELETE FROM {table}"], "after": [f"SELECT nothing FROM {table}"]}
+        failure = target.refusal(write="replace", hooks=hooks)
+        assert "hooks.after, statement 1" in failure["message"]
+        target.load(write="replace")
+        target.check_equal(later)
+
+    @certifies("C7")
+    def test_deleted_rows_are_deleted(self, target: Route) -> None:
+        """With `deletes: hard` the target loses the rows that the source has lost, however few or many."""
+        self.need(Capability.WRITE_DELETES)
+        settings = {**MERGE, "deletes": {"mode": "hard", "max": "100%"}}
+        rows = sample_rows(range(1, 131))
+        target.source.put("t", rows)
+        target.load(**settings)
+        for kept in (rows[:-1], rows[1:-1:2], [*rows[1:-1:2], *sample_rows([500], minute=58)], []):
+            target.source.put("t", kept)
+            before = len(target.sink.rows("t", list(SAMPLE)))
+            record = target.load(**settings)
+            assert before + record.changes["inserted"] - record.changes["deleted"] == len(kept)
+            target.check_equal(kept)
+            assert [0, 0, 0] == [target.load(**settings).changes[name] for name in MOVED]
+
+    @certifies("C7")
+    def test_deleted_rows_are_marked_and_marks_are_cleared(self, target: Route) -> None:
+        """Soft: a row that is gone is marked once; there again, also with a cursor of before, it is like any other."""
+        self.need(Capability.WRITE_DELETES)
+        settings = {**MERGE, "deletes": "soft"}
+        rows = sample_rows(range(1, 61))
+        target.source.put("t", rows)
+        target.load(**settings)
+        for table, counts in (
+            ([*rows[:5], *rows[6:]], (1, 0)),
+            ([*rows[:5], *rows[6:]], (0, 0)),
+            (rows, (0, 1)),
+            ([*rows[:5], *rows[6:]], (1, 0)),
+            (rows[:-1], (1, 1)),
+        ):
+            target.source.put("t", table)
+            record = target.load(**settings)
+            assert counts == (record.changes["soft_deleted"], record.changes["reactivated"])
+            assert 60 == record.rows["final"]
+            target.check_equal(table)
+
+    @certifies("C7")
+    def test_too_many_deletes_are_refused(self, target: Route) -> None:
+        """A source that lost more than the guard allows changes nothing, and the error says how much is gone."""
+        self.need(Capability.WRITE_DELETES)
+        rows = sample_rows(range(1, 101))
+        target.source.put("t", rows)
+        for mode in ("hard", "soft"):
+            target.load(**MERGE, deletes=mode, target=mode)
+        for kept, policy, refused in (
+            ([], {}, True),
+            (rows[:49], {}, True),
+            (rows[:90], {"max": "9%"}, True),
+            (rows[:90], {"max": 9}, True),
+            (rows[:90], {"max": 10}, False),
+        ):
+            target.source.put("t", kept)
+            for mode in ("hard", "soft"):
+                record = target.run(**MERGE, deletes={"mode": mode, **policy}, target=mode)
+                assert refused == (record.failure is not None)
+                if record.failure is not None:
+                    assert ("data", "DP415") == (record.failure["category"], record.failure["code"])
+                    assert str(100 - len(kept)) in record.failure["message"]
+
+    @certifies("C7")
+    def test_versions_end_with_the_row(self, target: Route) -> None:
+        """SCD2 with deletes: the current version of a row that is gone ends; there again, a new one begins."""
+        self.need(Capability.WRITE_DELETES)
+        self.need(Capability.WRITE_SCD2)
+        settings = {**WRITES["scd2"], "deletes": "soft"}
+        rows = sample_rows(range(1, 21))
+        later = [(*rows[0][:5], rows[-1][5] + timedelta(days=1), *rows[0][6:]), *rows[1:]]
+        for table, counts in (
+            (rows, (20, 0)),
+            (rows[1:], (0, 1)),
+            (rows[1:], (0, 0)),
+            (later, (1, 0)),
+            (rows[1:], (0, 1)),
+        ):
+            target.source.put("t", table)
+            record = target.load(**settings)
+            assert counts == (record.changes["inserted"], record.changes["soft_deleted"])
+            target.check_equal(table)
+        versions = [version for version in _versions(target.sink) if version[0] == 1]
+        first, second = sorted(versions, key=lambda version: version[2])
+        assert [False, False] == [first[4], second[4]]
+        assert first[2] < first[3] <= second[2] < second[3]
+
+    @certifies("C7")
+    def test_a_repair_writes_what_differs_and_nothing_else(self, target: Route) -> None:
+        """Rows that were altered or lost in the target are written as the source has them; the checkpoint stays."""
+        self.need(Capability.WRITE_DELETES)
+        if isinstance(target.sink, KeepsState):
+            inapplicable("its rows are not in tables")
+        settings = {**MERGE, "deletes": "hard"}
+        rows = sample_rows(range(1, 101))
+        target.source.put("t", rows)
+        target.load(**settings)
+        target.sink.setup(
+            [
+                """UPDATE t SET "name" = 'meddled' WHERE "id" = 7""",
+                'DELETE FROM t WHERE "id" = 8',
+                """UPDATE t SET "id" = 1009 WHERE "id" = 9""",
+            ]
+        )
+        [seen] = dpone.verify(target.manifest(**settings))
+        assert not isinstance(seen, DponeError), seen
+        assert not seen.equal
+        record = target.load(**settings, options={"repair": True})
+        assert (2, 1, 1) == tuple(record.changes[name] for name in MOVED)
+        target.check_equal(rows)
+        assert 0 == target.load(**settings).rows["extracted"]
+
+    @certifies("C7")
     def test_keys_of_several_columns_and_keys_that_change(self, target: Route) -> None:
         """A key is all of its columns; a row whose key changed at the source is a new row."""
         self.need(Capability.WRITE_MERGE)

@@ -21,6 +21,7 @@ connector = Connector(
         Capability.READ_FILTER: Support(
             "not_implemented", "a table in memory has no query language", "filter the table before it is put there"
         ),
+        Capability.WRITE_HOOKS: Support("not_implemented", "tables in memory know no SQL", "a database as the sink"),
         Capability.READ_CAST: Support(
             "not_implemented", "a table in memory has the types that it was made with", "cast it with pyarrow"
         ),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dpone.arrow.digest import digest, undigestible
+from dpone.arrow.parts import ReadParts
 from dpone.arrow.types import UTC, arrow_schema, type_name
 from dpone.errors import ConflictError, SchemaError, StateError
 from dpone.sdk import (
@@ -29,7 +31,6 @@ from dpone.sdk import (
     Table,
     TargetSchema,
 )
-from dpone.strategy.base import DELETED_AT, number
 from dpone.testing.memory.place import Held, MemoryConfig, Place, StreamState, place
 
 _NULL: tuple[Any, ...] = (0,)  # a cursor that is NULL, before every other
@@ -62,6 +63,13 @@ class MemorySink:
         if held is None:
             return None
         return TargetSchema({column.name: type_name(column.type, column.logical) for column in held.columns})
+
+    def compared(self, target: Table, live: Mapping[str, bool | None]) -> ReadParts:
+        """See `dpone.sdk.ComparesTarget`."""
+        table = self._place.tables[str(target)].table
+        for name, value in live.items():
+            table = table.filter(pc.is_null(table[name]) if value is None else pc.equal(table[name], value))
+        return ReadParts(lambda columns: iter(table.select([column.name for column in columns]).to_batches()))
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """The newest receipt."""
@@ -247,41 +255,44 @@ class MemoryLoad:
             "scd2": self._scd2,
         }[self._spec.write]
         results |= {"deleted": 0, "soft_deleted": 0, "reactivated": 0}
-        final, found = publish(self._after_deletes(old, results), staged)
+        final, found = publish(self._after_deletes(old, staged, results), staged)
         unchanged = final is None
         final = old if final is None else final
         results |= {"final": len(final), "final_digest": self._digest(final)}
         results |= found
         return (None if unchanged and held is not None else final), results
 
-    def _after_deletes(self, old: pa.Table, results: dict[str, int | Digest | None]) -> pa.Table:
+    def _after_deletes(self, old: pa.Table, staged: pa.Table, results: dict[str, int | Digest | None]) -> pa.Table:
         """The target without the rows that are gone at the source, or with their marks."""
-        keys = {"gone": set[Any](), "back": set[Any]()}
-        for piece in self._spec.load.slices:
-            if piece.holds in keys:
-                keys[piece.holds] |= set(_rows(self._state.staged[piece.ordinal].select(list(self._spec.primary_key))))
-        there = _rows(old.select(list(self._spec.primary_key))) if any(keys.values()) else []
+        key = list(self._spec.primary_key)
+        pieces = self._spec.load.slices
+        staged_keys = [(piece.holds, _rows(self._state.staged[piece.ordinal].select(key))) for piece in pieces]
+        gone, back = (
+            {row for held, rows in staged_keys if held == holds for row in rows} for holds in ("gone", "back")
+        )
+        if not gone | back:
+            return old
+        there, read = _rows(old.select(key)), set(_rows(staged.select(key)))
         if self._spec.deletes == "hard":
-            kept = [index for index, row in enumerate(there) if row not in keys["gone"]]
+            kept = [index for index, row in enumerate(there) if row not in gone]
             results["deleted"] = len(there) - len(kept)
-            return _take(old, kept) if there else old
-        opened = pa.scalar(datetime.fromisoformat(self._spec.load.opened_at), pa.timestamp("us", UTC))
+            return _take(old, kept)
+        opened = datetime.fromisoformat(self._spec.load.opened_at)
         columns = {column.name: old.column(column.name).to_pylist() for column in self._spec.managed}
         if self._spec.write == "scd2":
-            for index, row in enumerate(there):
-                if row in keys["gone"] and columns["_dpone_is_current"][index]:
-                    columns["_dpone_is_current"][index] = False
-                    columns["_dpone_valid_to"][index] = max(opened.as_py(), columns["_dpone_valid_from"][index])
-                    results["soft_deleted"] = number(results, "soft_deleted") + 1
+            begins, ends, current = columns.values()
+            ended = [index for index, row in enumerate(there) if row in gone and current[index]]
+            for index in ended:
+                current[index], ends[index] = False, max(opened, begins[index] + timedelta(microseconds=1))
+            results["soft_deleted"] = len(ended)
         else:
-            for index, row in enumerate(there):
-                marked = columns[DELETED_AT][index] is not None
-                if row in keys["gone"] and not marked:
-                    columns[DELETED_AT][index] = opened.as_py()
-                    results["soft_deleted"] = number(results, "soft_deleted") + 1
-                elif row in keys["back"] and marked:
-                    columns[DELETED_AT][index] = None
-                    results["reactivated"] = number(results, "reactivated") + 1
+            (marks,) = columns.values()
+            marked = [index for index, row in enumerate(there) if row in gone and marks[index] is None]
+            cleared = [index for index, row in enumerate(there) if row in back - read and marks[index] is not None]
+            for indices, value in ((marked, opened), (cleared, None)):
+                for index in indices:
+                    marks[index] = value
+            results |= {"soft_deleted": len(marked), "reactivated": len(cleared)}
         for column in self._spec.managed:
             place = old.schema.get_field_index(column.name)
             old = old.set_column(place, old.schema.field(place), pa.array(columns[column.name], column.type))
@@ -420,6 +431,7 @@ class MemoryLoad:
     def _merge(self, old: pa.Table, staged: pa.Table) -> tuple[pa.Table | None, dict[str, int | Digest | None]]:
         key = list(self._spec.primary_key)
         marks = old.select([column.name for column in self._spec.managed])
+        marked = marks.column(0).is_valid().to_pylist() if marks.num_columns else [False] * len(old)
         old = old.select([column.name for column in self._spec.columns])
         keys, there = _rows(staged.select(key)), {row: index for index, row in enumerate(_rows(old.select(key)))}
         at = _order(staged, self._spec.cursor)
@@ -429,7 +441,7 @@ class MemoryLoad:
         for row, index in latest.items():
             if row not in there:
                 inserted.append(index)
-            elif old_at[there[row]] > at[index]:
+            elif old_at[there[row]] > at[index] and not marked[there[row]]:
                 stale.append(index)
             elif old_rows[there[row]] == new_rows[index]:
                 unchanged += 1
