@@ -31,19 +31,21 @@ class DeleteInsert(Strategy):
         """See the module."""
         p = publication
         affected = _by_values(p) if p.partition_by else _by_cursor(p)
-        inside = f"SELECT count(*) FROM {p.into} WHERE {affected}"
+        inside = _rows(p, p.into, affected)
         same = ("staged", "affected")
         comparable = p.exists and not p.added and not any(map(undigestible, p.columns))
         unchanged = ("staged_digest", "before_digest") if comparable else None
-        mistakes = Step("probe", f"SELECT count(*) FROM {p.staged} WHERE {affected}", "partition_by")
-        probe = [mistakes] if p.partition_by else []
-        steps = [*probe, *p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
+        mistakes = dataclasses.replace(p.count("partition_by", _rows(p, p.staged, affected)), kind="probe")
+        steps = [mistakes] if p.partition_by else []
+        steps += [*p.ddl(), p.count("staged", p.staged), p.count("before", p.into)]
         if comparable:
-            both = (p.digest_of("before_digest", p.into, affected), p.digest_of("staged_digest", p.staged))
-            steps.append(Step("scalar", inside, "affected"))
-            steps += [dataclasses.replace(step, only_if_equal=same) for step in both]
+            both = (p.digest_of("before_digest", inside), p.digest_of("staged_digest", p.staged))
+            steps += [p.count("affected", inside), *(dataclasses.replace(step, only_if_equal=same) for step in both)]
         steps += [
-            Step("rows", f"DELETE FROM {p.into} WHERE {affected}", "deleted", unless_equal=unchanged),
+            Step("rows", f"DELETE FROM {p.into} WHERE {where}", name, unless_equal=unchanged)
+            for name, where in zip(("deleted", "deleted_null"), affected, strict=True)
+        ]
+        steps += [
             Step(
                 "rows",
                 f"INSERT INTO {p.into} ({p.names()}) SELECT {p.names()} FROM {p.staged}",
@@ -51,14 +53,15 @@ class DeleteInsert(Strategy):
                 unless_equal=unchanged,
             ),
             p.count("final", p.into),
-            Step("scalar", inside, "inside"),
+            p.count("inside", inside),
         ]
-        return [*steps, p.digest_of("final_digest", p.into, affected)] if p.digest else steps
+        return [*steps, p.digest_of("final_digest", inside)] if p.digest else steps
 
     def balance(self, read: int, results: Results) -> Balance:
         """See the module."""
         staged, before, final = (number(results, name) for name in ("staged", "before", "final"))
-        inserted, deleted = number(results, "inserted"), number(results, "deleted")
+        inserted = number(results, "inserted")
+        deleted = number(results, "deleted") + number(results, "deleted_null")
         unchanged = staged if results.get("inserted") is None else 0
         sink = results.get("final_digest")
         return Balance(
@@ -90,34 +93,38 @@ def _values(p: Publication) -> list[str]:
     ]
 
 
-def _found(p: Publication) -> str:
-    """The partitions of the staged rows."""
-    selected = ", ".join(f"{value} AS _dpone_part_{index}" for index, value in enumerate(_values(p)))
-    return f"(SELECT DISTINCT {selected} FROM {p.staged}) AS p"
+def _rows(p: Publication, table: str, conditions: tuple[str, str]) -> str:
+    """The rows of a table that meet one of two conditions which no row meets both."""
+    each = (f"SELECT {p.names()} FROM {table} WHERE {condition}" for condition in conditions)
+    return f"({' UNION ALL '.join(each)}) AS t"
 
 
-def _by_values(p: Publication) -> str:
-    """Of the target's rows, those in a partition of the staged rows.
+def _by_values(p: Publication) -> tuple[str, str]:
+    """Of the target's rows, those in a partition of the staged rows: of values, and of values some of which are NULL.
 
-    Two questions instead of one that knows NULL: a system can answer the first with a hash table, and asks the second
-    only of rows that have a NULL.
+    Two conditions that never stand in one WHERE: the first alone is a join that any system does with a hash table, and
+    the second is asked of the few rows that have a NULL.
     """
-    values, found = _values(p), _found(p)
+    values = _values(p)
     names = [f"_dpone_part_{index}" for index in range(len(values))]
-    row, listed = ", ".join(values), ", ".join(names)
-    unknown = " OR ".join(f"{value} IS NULL" for value in values)
+    selected = ", ".join(f"{value} AS {name}" for value, name in zip(values, names, strict=True))
+    found = f"(SELECT DISTINCT {selected} FROM {p.staged}) AS p"
     alike = " AND ".join(
         p.dialect.same_values.format(a=f"p.{name}", b=value) for name, value in zip(names, values, strict=True)
     )
+    null_staged, null = (" OR ".join(f"{value} IS NULL" for value in each) for each in (names, values))
     return (
-        f"(({row}) IN (SELECT {listed} FROM {found}) OR ({unknown}) AND EXISTS (SELECT 1 FROM {found} WHERE {alike}))"
+        f"({', '.join(values)}) IN (SELECT {', '.join(names)} FROM {found})",
+        f"({null}) AND EXISTS (SELECT 1 FROM {found} WHERE ({null_staged}) AND {alike})",
     )
 
 
-def _by_cursor(p: Publication) -> str:
-    """Of the target's rows, those in the window of the staged rows."""
+def _by_cursor(p: Publication) -> tuple[str, str]:
+    """Of the target's rows, those in the window of the staged rows, and those without a cursor value if it has such."""
     order = p.order()
     lowest, highest = (f"(SELECT {end}({order}) FROM {p.staged})" for end in ("min", "max"))
     name = p.dialect.quote(p.cursor)
-    unknown = f"{name} IS NULL AND EXISTS (SELECT 1 FROM {p.staged} WHERE {name} IS NULL)"
-    return f"({order} BETWEEN {lowest} AND {highest} OR {unknown})"
+    return (
+        f"{order} BETWEEN {lowest} AND {highest}",
+        f"{name} IS NULL AND EXISTS (SELECT 1 FROM {p.staged} WHERE {name} IS NULL)",
+    )

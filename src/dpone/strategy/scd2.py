@@ -72,9 +72,14 @@ class Scd2(Strategy):
         after = d.next_moment(f"t.{valid_from}")
         until = f"CASE WHEN t.{valid_from} < {begins} THEN {begins} ELSE {after} END"
         # The last version of the key was closed above, or long ago: the new one begins no earlier than that one ended.
-        ended = f"SELECT max(t.{valid_to}) FROM {p.into} AS t WHERE {p.joined()}"
+        key = d.names(p.key, "s.")
+        ended = (
+            f"SELECT {key}, max(t.{valid_to}) AS _dpone_ended FROM {p.staged} AS s JOIN {p.into} AS t ON {p.joined()} "
+            f"GROUP BY {key}"
+        )
         versions = (
-            f"SELECT {p.names('s.')}, {begins} AS _dpone_begins, ({ended}) AS _dpone_ended FROM {p.staged} AS s "
+            f"SELECT {p.names('s.')}, {begins} AS _dpone_begins, e._dpone_ended FROM {p.staged} AS s "
+            f"LEFT JOIN ({ended}) AS e ON {p.joined('s', 'e')} "
             f"WHERE NOT EXISTS (SELECT 1 FROM {p.into} AS t WHERE {current})"
         )
         steps += [

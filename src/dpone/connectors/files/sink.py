@@ -417,8 +417,9 @@ def _recover(state: State, root: Path) -> None:
 
 def _refuse(spec: LoadSpec, places: Places) -> None:
     """What this sink cannot do exactly."""
-    if spec.write == "merge":
-        raise ConfigError("a file cannot be merged into", remedy="use write: replace or a database", code="DP130")
+    if spec.write not in ("replace", "append") or spec.primary_key:
+        what = f"write: {spec.write}" + (" by key" if spec.write == "append" else "")
+        raise ConfigError(f"{what} is nothing for files", remedy="use write: replace or a database", code="DP130")
     if spec.write == "append" and places.single:
         raise ConfigError(
             f"path is the one file {places.file}, and append writes one file per load",
