@@ -103,5 +103,5 @@ def _guard(plan: StreamPlan, gone: int, there: int) -> None:
         f"{gone:,} or more of the {there:,} rows of {plan.target} are gone from {plan.stream}, and one run may delete "
         f"{limit}",
         remedy="look at the source; if that is meant, raise deletes: {max: ...} (100%: no limit)",
-        code="DP415",
+        code="DP417",
     )

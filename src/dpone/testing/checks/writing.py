@@ -312,7 +312,7 @@ class WritingChecks(Checks):
                 record = target.run(**MERGE, deletes={"mode": mode, **policy}, target=mode)
                 assert refused == (record.failure is not None)
                 if record.failure is not None:
-                    assert ("data", "DP415") == (record.failure["category"], record.failure["code"])
+                    assert ("data", "DP417") == (record.failure["category"], record.failure["code"])
                     assert str(100 - len(kept)) in record.failure["message"]
 
     @certifies("C7")
