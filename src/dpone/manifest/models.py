@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -23,6 +32,15 @@ TYPE_NAMES = (
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _TYPE_PATTERN = rf"^(?:{'|'.join(TYPE_NAMES)}|decimal\(\s*\d+\s*,\s*\d+\s*\))$"
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(text: Any) -> int:
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise PydanticCustomError("duration", "write a whole number and a unit (s, m, h or d), such as 30s, 10m, 2d")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def _type_name(name: str) -> str:
@@ -53,6 +71,12 @@ TypeName = Annotated[
     AfterValidator(_type_name),
     Field(json_schema_extra={"pattern": _TYPE_PATTERN, "examples": ["text", "decimal(18,2)"]}),
 ]
+Duration = Annotated[
+    int,
+    BeforeValidator(_seconds),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "10m", "1h", "2d"]}),
+]
+"""A length of time as `10m` in the manifest, a whole number of seconds in the model."""
 TagName = Annotated[str, Field(pattern=r"^[^\s,]+$")]
 Write = Literal["replace", "append", "merge", "append_snapshot"]
 Proof = Literal["none", "counts", "digest"]
