@@ -22,7 +22,7 @@ from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
 from dpone.engine.plan import StreamPlan, decide, placed, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
-from dpone.engine.retry import Retries
+from dpone.engine.retry import Budget, Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
 from dpone.events import redacted
 from dpone.sdk import Claim, Load, LoadSpec, OpenLoad, Reading, Receipt, Results, Sink, Slice, Source
@@ -58,18 +58,20 @@ def run_streams(context: Context, configs: Sequence[StreamConfig], threads: int)
     """Run every stream and fill the record. Independent streams go on when one fails, unless `fail_fast`."""
     records = [StreamRecord(config.name) for config in configs]
     context.record.streams = records
+    budget = Budget(context.manifest.retries.budget)
     with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="dpone") as pool:
         futures = [
-            pool.submit(_guarded, context, config, record) for config, record in zip(configs, records, strict=True)
+            pool.submit(_guarded, context, config, record, budget)
+            for config, record in zip(configs, records, strict=True)
         ]
         for future in futures:
             future.result()
 
 
-def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> None:
+def _guarded(context: Context, config: StreamConfig, record: StreamRecord, budget: Budget) -> None:
     """Run one stream; a failure ends in its record, never in the pool."""
     emit = context.emit.bind(pipeline=context.manifest.pipeline, stream=config.name)
-    retries = Retries()
+    retries = Retries(context.manifest.retries.attempts, budget, lambda: record.slices.get("done", 0))
     try:
         emit("stream.started", "info")
         with stopped_by(context.stop):
@@ -90,11 +92,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
         unexpected.__cause__ = error
         _fail(context, record, unexpected)
     finally:
-        record.retries = {
-            "total": retries.total,
-            "by_category": retries.by_category,
-            "waited_s": round(retries.waited_s, 3),
-        }
+        record.retries = retries.as_dict()
         emit("stream.finished", "info" if record.status == "succeeded" else "error", **_summary(record))
 
 

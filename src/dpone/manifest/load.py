@@ -90,6 +90,7 @@ class Manifest:
     source: Endpoint
     sink: Endpoint
     streams: tuple[StreamConfig, ...]
+    retries: models.Retries
     _secrets: Secrets = field(repr=False, compare=False)
 
     def redact(self, text: str) -> str:
@@ -137,7 +138,7 @@ def _manifest(document: Document, folder: Path, path: str, sha256: str) -> Manif
     assert source is not None  # noqa: S101
     assert sink is not None  # noqa: S101
     streams = tuple(_stream(model, name, document) for name in model.streams)
-    return Manifest(path, sha256, model.pipeline, source, sink, streams, checker.secrets)
+    return Manifest(path, sha256, model.pipeline, source, sink, streams, model.retries, checker.secrets)
 
 
 def _validated(checker: Checker, document: Document) -> models.Manifest | None:

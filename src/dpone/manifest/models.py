@@ -118,6 +118,17 @@ class Slices(_Model):
     rows: int = Field(gt=0, le=2**63 - 1, description="wished number of rows per slice, a whole number greater than 0")
 
 
+class Retries(_Model):
+    """How often what failed for a moment is tried again."""
+
+    attempts: int = Field(
+        default=5, ge=1, le=100, description="attempts of a stream in a row without a new durable slice; 1: no retry"
+    )
+    budget: Duration = Field(
+        default="10m", validate_default=True, description="time that the retries of one run may wait together"
+    )
+
+
 class Defaults(_Model):
     """Settings for all streams that do not give their own."""
 
@@ -170,6 +181,10 @@ class Manifest(_Model):
     sink: Any = Field(description="where to write: a URL, a mapping, or the name of a connection")
     connections: dict[Text, Any] = _optional("name: URL, or mapping with 'connector'")
     defaults: Defaults = _optional("settings for all streams that do not give their own")
+    retries: Retries = Field(
+        default_factory=Retries,
+        description="how often what failed for a moment is tried again: {attempts: 5, budget: 10m}",
+    )
     streams: dict[Text, Stream | None] = Field(
         min_length=1, description="name or glob of the source's objects: settings, or nothing"
     )
