@@ -18,9 +18,10 @@ from dpone import clock
 from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
-from dpone.errors import ConflictError, DponeError, SchemaError
+from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError
 from dpone.events import Emitter, Event, Listener, redacted
 from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_from_dict
+from dpone.manifest.select import LastRun, Results
 from dpone.manifest.select import select as choose
 from dpone.reconcile import Comparison, compare
 from dpone.sdk import Receipt, Sink, Source
@@ -139,9 +140,9 @@ def run(
     Raises ConfigError for a manifest or a selection that is wrong.
     """
     loaded = _loaded(manifest)
-    history = Store(Path(store) if store is not None else _folder(loaded) / ".dpone")
+    history = Store(Path(store)) if store is not None else _store(loaded)
     started = clock.monotonic()
-    configs = _planned(loaded, select, exclude, plan_digest)
+    configs = _planned(loaded, select, exclude, plan_digest, _results(loaded, history))
     record = RunRecord(
         run_id=new_run_id(),
         pipeline=loaded.pipeline,
@@ -156,6 +157,7 @@ def run(
         source=loaded.source.display,
         sink=loaded.sink.display,
     )
+    record.streams = [StreamRecord(config.name) for config in configs]
     record.abandoned = history.close_abandoned()
     path = history.save(record)
     with ExitStack() as stack:
@@ -165,7 +167,7 @@ def run(
         emit("run.started", "info", streams=[config.name for config in configs])
         context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast)
         run_streams(context, configs, threads)
-        _finish(record, started)
+        _finish(record, started, fail_fast=fail_fast)
         emit(
             "run.finished",
             "info" if record.status == "succeeded" else "error",
@@ -217,7 +219,7 @@ def status(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Seque
 def history(manifest: ManifestLike, *, limit: int = 10) -> list[dict[str, Any]]:
     """The newest run records of the local store."""
     loaded = _loaded(manifest)
-    records = Store(_folder(loaded) / ".dpone").runs()
+    records = _store(loaded).runs()
     return [record for record, _ in zip(records, range(limit), strict=False)]
 
 
@@ -260,21 +262,48 @@ def _folder(manifest: Manifest) -> Path:
     return Path(manifest.path).parent
 
 
-def _selected(manifest: Manifest, source: Source, wanted: Sequence[str], exclude: Sequence[str]) -> list[StreamConfig]:
+def _store(manifest: Manifest) -> Store:
+    return Store(_folder(manifest) / ".dpone")
+
+
+def _selected(
+    manifest: Manifest,
+    source: Source,
+    wanted: Sequence[str],
+    exclude: Sequence[str],
+    results: Results | None = None,
+) -> list[StreamConfig]:
     configs = expand(manifest.streams, source, manifest.source.connector)
     check_targets(manifest, configs)
-    return list(choose(configs, wanted, exclude))
+    return list(choose(configs, wanted, exclude, results or _results(manifest, _store(manifest))))
+
+
+def _results(manifest: Manifest, history: Store) -> Results:
+    """What `result:` in a selector is about: the last run of this pipeline in the local store."""
+
+    def last() -> LastRun:
+        record = history.last(manifest.pipeline)
+        if record is None:
+            raise ConfigError(
+                f"no run of {manifest.pipeline} is recorded in {history.folder / 'runs'}",
+                remedy="select streams by name or tag; the local records are what 'result:' is about",
+                code="DP122",
+            )
+        succeeded = {str(s["stream"]): str(s["status"]).startswith("succeeded") for s in record["streams"]}
+        return LastRun(f"run {record['run_id']} of {record['time']['started']}", succeeded)
+
+    return last
 
 
 def _planned(
-    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str], digest: str | None
+    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str], digest: str | None, results: Results
 ) -> list[StreamConfig]:
     """The streams to run. Connects only when a glob or a plan digest needs the source's word."""
     if digest is None and not any(config.is_glob for config in manifest.streams):
         check_targets(manifest, manifest.streams)
-        return list(choose(manifest.streams, wanted, exclude))
+        return list(choose(manifest.streams, wanted, exclude, results))
     with _opened(manifest) as (source, sink):
-        configs = _selected(manifest, source, wanted, exclude)
+        configs = _selected(manifest, source, wanted, exclude, results)
         if digest is not None:
             now = Plan("", "", "", tuple(_preview(manifest, config, source, sink) for config in configs)).digest
             if now != digest:
@@ -323,9 +352,11 @@ def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
         yield write
 
 
-def _finish(record: RunRecord, started: float) -> None:
+def _finish(record: RunRecord, started: float, *, fail_fast: bool) -> None:
     states = {stream.status for stream in record.streams}
-    record.status = "cancelled" if "cancelled" in states else "failed" if "failed" in states else "succeeded"
+    # With fail_fast it is the failure that cancelled the others.
+    cancelled = "cancelled" in states and not (fail_fast and "failed" in states)
+    record.status = "cancelled" if cancelled else "failed" if "failed" in states else "succeeded"
     record.time |= {"finished": utc_now(), "duration_s": round(clock.monotonic() - started, 3)}
     usage = resource.getrusage(resource.RUSAGE_SELF)
     record.resources = {

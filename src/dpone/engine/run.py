@@ -55,9 +55,8 @@ class Context:
 
 
 def run_streams(context: Context, configs: Sequence[StreamConfig], threads: int) -> None:
-    """Run every stream and fill the record. Independent streams go on when one fails, unless `fail_fast`."""
-    records = [StreamRecord(config.name) for config in configs]
-    context.record.streams = records
+    """Run every stream and fill its record. Independent streams go on when one fails, unless `fail_fast`."""
+    records = context.record.streams
     budget = Budget(context.manifest.retries.budget)
     with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="dpone") as pool:
         futures = [
