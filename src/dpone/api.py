@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -136,7 +137,8 @@ def run(
     `threads` streams run side by side. `wait` is how many seconds to wait for a lock that another run holds.
     `plan_digest` refuses (ConflictError, DP702) when the plan is no longer the one with this digest. `store` is the
     folder of local records (default: `.dpone` beside the manifest). Setting `stop` cancels the run at the next batch.
-    A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`.
+    A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`. Nor does a local store that cannot be
+    written, which no run needs: the event `record.not_stored` says so, and the result has no path.
     Raises ConfigError for a manifest or a selection that is wrong.
     """
     loaded = _loaded(manifest)
@@ -158,14 +160,18 @@ def run(
         sink=loaded.sink.display,
     )
     record.streams = [StreamRecord(config.name) for config in configs]
-    record.abandoned = history.close_abandoned()
-    path = history.save(record)
     with ExitStack() as stack:
         listeners: list[Listener] = [on_event] if on_event else []
-        listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
         emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
+        keep = _Keeper(history, emit)
+        with contextlib.suppress(OSError):  # `keep` is about to say so
+            record.abandoned = history.close_abandoned()
+        path = keep(record)
+        if path is not None:
+            listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
+            emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
         emit("run.started", "info", streams=[config.name for config in configs])
-        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast)
+        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast, keep)
         run_streams(context, configs, threads)
         _finish(record, started, fail_fast=fail_fast)
         emit(
@@ -174,7 +180,7 @@ def run(
             status=record.status,
             duration_s=record.time["duration_s"],
         )
-    return RunResult(record, history.save(record))
+    return RunResult(record, keep(record))
 
 
 def verify(
@@ -336,18 +342,40 @@ def _opened(manifest: Manifest) -> Iterator[tuple[Source, Sink]]:
         yield source, sink
 
 
+class _Keeper:
+    """Saves the local record, if that is possible. What a run did is in the sink, with a record of its own."""
+
+    def __init__(self, history: Store, emit: Emitter) -> None:
+        self._history = history
+        self._emit = emit
+        self._told = False
+
+    def __call__(self, record: RunRecord) -> Path | None:
+        """Save it. When that fails it is said, once."""
+        try:
+            return self._history.save(record)
+        except OSError as error:
+            if not self._told:
+                place, reason = str(self._history.folder), error.strerror or type(error).__name__
+                self._emit("record.not_stored", "warning", place=place, reason=reason)
+            self._told = True
+            return None
+
+
 @contextmanager
 def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
-    """Append every event but the progress ones to a file, one JSON document a line."""
+    """Append every event but the progress ones to a file, one JSON document a line, as long as there is room."""
     guard = threading.Lock()
-    with path.open("a", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        file = None
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("ab", buffering=0))
 
         def write(event: Event) -> None:
-            if event.name != "rows.read":
+            if file is not None and event.name != "rows.read":
                 line = json.dumps(redacted(event.as_dict(), manifest.redact), default=str)
-                with guard:
-                    file.write(line + "\n")
-                    file.flush()
+                with guard, contextlib.suppress(OSError):  # the record, beside it, is missed aloud
+                    file.write(f"{line}\n".encode())
 
         yield write
 
