@@ -12,18 +12,18 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpone import clock
+from dpone import clock, stopping
 from dpone.arrow.digest import undigestible
 from dpone.engine import deletes
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, placed, reader, start_window
+from dpone.engine.plan import StreamPlan, decide, open_sink, open_source, placed, reader, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
-from dpone.engine.retry import Retries
+from dpone.engine.retry import Budget, Retries
 from dpone.errors import Cancelled, ConfigError, ConflictError, DponeError, InternalError
 from dpone.events import redacted
 from dpone.reconcile.parts import PartsReading, Sides, parts_for
@@ -58,6 +58,8 @@ T = TypeVar("T")
 _POLL_S = 0.2
 _GRACE_S = 1.0
 _CHANGES = ("inserted", "updated", "unchanged", "stale", "deleted", "soft_deleted", "reactivated", "collapsed")
+_KEEP_S = 1.0
+_LAST_S = 3.0  # what the sink has to store the record of a run that is to stop
 
 
 @dataclass
@@ -70,25 +72,52 @@ class Context:
     wait: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     fail_fast: bool = False
+    keep: Callable[[RunRecord], object] = field(default=lambda record: record)
     repair: bool = False
 
 
 def run_streams(context: Context, configs: Sequence[StreamConfig], threads: int) -> None:
-    """Run every stream and fill the record. Independent streams go on when one fails, unless `fail_fast`."""
-    records = [StreamRecord(config.name) for config in configs]
-    context.record.streams = records
+    """Run every stream and fill its record. Independent streams go on when one fails, unless `fail_fast`."""
+    records = context.record.streams
+    budget = Budget(context.manifest.retries.budget.total_seconds())
     with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="dpone") as pool:
         futures = [
-            pool.submit(_guarded, context, config, record) for config, record in zip(configs, records, strict=True)
+            pool.submit(_guarded, context, config, record, budget)
+            for config, record in zip(configs, records, strict=True)
         ]
-        for future in futures:
-            future.result()
+        _wait(context, futures)
 
 
-def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> None:
+def _wait(context: Context, futures: Sequence[Future[None]]) -> None:
+    """Wait for the streams. The record is kept up to date meanwhile, so that a death leaves what was known by then.
+
+    When the run is told to stop it is kept at once, as cancelled: whoever asks a second time does not wait for its end.
+    """
+    pending, changed, kept, cancelled = set(futures), False, clock.monotonic(), False
+    while pending:
+        done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        changed = changed or bool(done)
+        told = context.stop.is_set() and not cancelled and not context.fail_fast
+        if pending and (told or (changed and clock.monotonic() - kept >= _KEEP_S)):
+            cancelled, changed, kept = cancelled or told, False, clock.monotonic()
+            context.keep(_so_far(context, futures, "cancelled" if cancelled else "running"))
+    for future in futures:
+        future.result()
+
+
+def _so_far(context: Context, futures: Sequence[Future[None]], status: Status) -> RunRecord:
+    """The record without what other threads are still writing."""
+    streams = [
+        record if future.done() else StreamRecord(record.stream, status)
+        for record, future in zip(context.record.streams, futures, strict=True)
+    ]
+    return replace(context.record, status=status, streams=streams)
+
+
+def _guarded(context: Context, config: StreamConfig, record: StreamRecord, budget: Budget) -> None:
     """Run one stream; a failure ends in its record, never in the pool."""
     emit = context.emit.bind(pipeline=context.manifest.pipeline, stream=config.name)
-    retries = Retries()
+    retries = Retries(context.manifest.retries.attempts, budget, lambda: record.slices.get("done", 0))
     try:
         emit("stream.started", "info")
         with stopped_by(context.stop):
@@ -99,7 +128,10 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
             )
         record.status = "succeeded"
     except DponeError as error:
-        _fail(context, record, placed(error, context.manifest, config))
+        if record.status == "succeeded":  # the load is committed, and only its record could not be stored in the sink
+            emit("record.not_stored", "warning")
+        else:
+            _fail(context, record, placed(error, context.manifest, config))
     except Exception as error:
         if os.environ.get("DPONE_DEBUG", "0") not in ("", "0"):
             raise
@@ -109,11 +141,7 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord) -> No
         unexpected.__cause__ = error
         _fail(context, record, unexpected)
     finally:
-        record.retries = {
-            "total": retries.total,
-            "by_category": retries.by_category,
-            "waited_s": round(retries.waited_s, 3),
-        }
+        record.retries = retries.as_dict()
         emit("stream.finished", "info" if record.status == "succeeded" else "error", **_summary(record))
 
 
@@ -144,9 +172,9 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
     timed = Clock(record.phases)
     with ExitStack() as stack:
         # The sink first: when source and sink are one DuckDB file, it must be opened for writing.
-        sink = _until_free(context, lambda: manifest.sink.connector.open_sink(manifest.sink.config()))
+        sink = _until_free(context, lambda: open_sink(manifest))
         stack.callback(sink.close)
-        source = manifest.source.connector.open_source(manifest.source.config())
+        source = open_source(manifest)
         stack.callback(source.close)
         with timed("describe_s"):
             plan = decide(manifest, config, source, sink)
@@ -451,6 +479,7 @@ def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:
 
 def _record_in_sink(context: Context, claim: Claim, record: StreamRecord, error: BaseException | None) -> None:
     """Best effort after a failure: the sink may be the thing that failed."""
+    stopping.current().spare(_LAST_S)
     if error is None:
         claim.record(context.record.run_id, "succeeded", json.dumps(asdict(record)))
         return
@@ -461,7 +490,8 @@ def _record_in_sink(context: Context, claim: Claim, record: StreamRecord, error:
     try:
         claim.record(context.record.run_id, status, document)
     except DponeError:
-        context.emit("record.not_stored", "warning", stream=record.stream)
+        emit = context.emit.bind(pipeline=context.manifest.pipeline, stream=record.stream)
+        emit("record.not_stored", "warning")
 
 
 @dataclass

@@ -108,6 +108,7 @@ class Manifest:
     source: Endpoint
     sink: Endpoint
     streams: tuple[StreamConfig, ...]
+    retries: models.Retries
     _secrets: Secrets = field(repr=False, compare=False)
 
     def redact(self, text: str) -> str:
@@ -156,7 +157,7 @@ def _manifest(document: Document, folder: Path, path: str, sha256: str) -> Manif
     assert source is not None  # noqa: S101
     assert sink is not None  # noqa: S101
     streams = tuple(_stream(model, name, document) for name in model.streams)
-    return Manifest(path, sha256, model.pipeline, source, sink, streams, checker.secrets)
+    return Manifest(path, sha256, model.pipeline, source, sink, streams, model.retries, checker.secrets)
 
 
 def _validated(checker: Checker, document: Document) -> models.Manifest | None:
@@ -174,14 +175,13 @@ def _stream(model: models.Manifest, name: str, document: Document) -> StreamConf
     key, cursor, columns = said.get("primary_key", ()), said.get("cursor", ""), said.get("columns", {})
     parts = said.get("partition_by", ())
     rule: dict[str, Any] = {"column": cursor} if isinstance(cursor, str) else cursor
-    lookback = rule.get("lookback")
     return StreamConfig(
         name=name,
         primary_key=(key,) if isinstance(key, str) else tuple(key),
         cursor=rule["column"],
         null_cursor=rule.get("nulls", "refuse"),
         clock=rule.get("clock", ""),
-        lookback=models.duration(lookback) if isinstance(lookback, str) else lookback,
+        lookback=rule.get("lookback"),
         write=said.get("write", ""),
         partition_by=(parts,) if isinstance(parts, str) else tuple(parts),
         deduplicate=said.get("deduplicate", False),
@@ -209,7 +209,7 @@ def _deletes(said: str | dict[str, Any]) -> DeletePolicy:
     return DeletePolicy(
         mode=policy["mode"],
         most=int(most.removesuffix("%")) / 100 if isinstance(most, str) else most,
-        every=models.duration(policy["every"]) if "every" in policy else None,
+        every=policy.get("every"),
     )
 
 

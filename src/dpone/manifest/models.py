@@ -12,7 +12,17 @@ from datetime import timedelta
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -24,6 +34,15 @@ TYPE_NAMES = (
 
 _DECIMAL = re.compile(r"decimal\(\s*(\d+)\s*,\s*(\d+)\s*\)")
 _TYPE_PATTERN = rf"^(?:{'|'.join(TYPE_NAMES)}|decimal\(\s*\d+\s*,\s*\d+\s*\))$"
+_DURATION = re.compile(r"(0|[1-9][0-9]{0,5})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _duration(text: Any) -> timedelta:
+    match = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise PydanticCustomError("duration", "write a whole number and a unit (s, m, h or d), such as 30s, 10m, 2d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def _type_name(name: str) -> str:
@@ -60,18 +79,15 @@ TypeName = Annotated[
     AfterValidator(_type_name),
     Field(json_schema_extra={"pattern": _TYPE_PATTERN, "examples": ["text", "decimal(18,2)"]}),
 ]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["30s", "10m", "1h", "2d"]}),
+]
+"""A length of time as `10m` in the manifest, a timedelta in the model."""
 TagName = Annotated[str, Field(pattern=r"^[^\s,]+$")]
 Write = Literal["replace", "append", "merge", "delete_insert", "scd2", "append_snapshot"]
 Proof = Literal["none", "counts", "digest"]
-
-
-Duration = Annotated[str, Field(pattern=r"^\d+[smhd]$", json_schema_extra={"examples": ["30s", "10m", "1h", "2d"]})]
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def duration(text: str) -> timedelta:
-    """What a `Duration` says."""
-    return timedelta(**{_UNITS[text[-1]]: int(text[:-1])})
 
 
 def _optional(description: str) -> Any:
@@ -187,6 +203,17 @@ class Hooks(_Model):
     after: Annotated[list[Text], Field(min_length=1)] = _optional("statements after the rows are published, in order")
 
 
+class Retries(_Model):
+    """How often what failed for a moment is tried again."""
+
+    attempts: int = Field(
+        default=5, ge=1, le=100, description="attempts of a stream in a row without a new durable slice; 1: no retry"
+    )
+    budget: Duration = Field(
+        default="10m", validate_default=True, description="time that the retries of one run may wait together"
+    )
+
+
 class Defaults(_Model):
     """Settings for all streams that do not give their own."""
 
@@ -258,6 +285,10 @@ class Manifest(_Model):
     sink: Any = Field(description="where to write: a URL, a mapping, or the name of a connection")
     connections: dict[Text, Any] = _optional("name: URL, or mapping with 'connector'")
     defaults: Defaults = _optional("settings for all streams that do not give their own")
+    retries: Retries = Field(
+        default_factory=Retries,
+        description="how often what failed for a moment is tried again: {attempts: 5, budget: 10m}",
+    )
     streams: dict[Text, Stream | None] = Field(
         min_length=1, description="name or glob of the source's objects: settings, or nothing"
     )

@@ -47,6 +47,8 @@ class _Meaning:
 
 
 _UNREACHABLE = _Meaning(None, "check that the server runs and answers at this address", retryable=True)
+# What a resolver says for good; "Temporary failure in name resolution" may pass.
+_NO_HOST = _Meaning(None, "check the name of the host")
 _ROUTINE = _Meaning(DataError, "a function or trigger of the database raised this; look into the server's log")
 _BUSY = _Meaning(ConflictError, "run again; another transaction had the rows", quote=True, retryable=True)
 
@@ -57,6 +59,7 @@ _TABLE: dict[str, _Meaning] = {
     "22": _Meaning(DataError, "a value does not fit the type it is read or written as; cast the column to text"),
     "23": _Meaning(DataError, "a row breaks a constraint of the target; filter such rows or drop the constraint"),
     "25006": _Meaning(PermissionDenied, "connect to the primary, or clear default_transaction_read_only", quote=True),
+    "25P04": _Meaning(TimedOut, "raise transaction_timeout for this role, or make the slices smaller", quote=True),
     "25P03": _Meaning(None, "raise idle_in_transaction_session_timeout for this role", quote=True, retryable=True),
     "26": _Meaning(ConfigError, "connect to the server itself, or to a pooler in session mode"),
     "28": _Meaning(AuthError, "check the user, the password and pg_hba.conf", quote=True),
@@ -68,15 +71,24 @@ _TABLE: dict[str, _Meaning] = {
     "42": _Meaning(SchemaError, "check the names, the filter and the casts of the stream", quote=True),
     "42501": _Meaning(PermissionDenied, "grant the role what the message names", quote=True),
     "44": _Meaning(DataError, "a row breaks the check of a view; filter such rows"),
-    "53": _Meaning(ResourceError, "give the server more of what ran out, or wait", quote=True, retryable=True),
+    "53": _Meaning(
+        ResourceError,
+        "give the server, or the role, more of what ran out; or run fewer at once",
+        quote=True,
+        retryable=True,
+    ),
     "53100": _Meaning(ResourceError, "free disk space on the server", quote=True),
+    "53400": _Meaning(ResourceError, "raise the limit that the message names (temp_file_limit)", quote=True),
     "54": _Meaning(ResourceError, "a limit of PostgreSQL is reached: fewer or narrower columns", quote=True),
-    "55": _Meaning(ConflictError, "run again when the object is free", quote=True, retryable=True),
+    "55": _Meaning(ConflictError, "bring the object into the state that the message asks for", quote=True),
+    "55006": _Meaning(ConflictError, "run again when the object is free", quote=True, retryable=True),
+    "55P03": _Meaning(ConflictError, "run again when the object is free", quote=True, retryable=True),
     "57": _UNREACHABLE,
     "57014": _Meaning(TimedOut, "raise statement_timeout for this role, or make the slices smaller", quote=True),
     "57P01": _Meaning(None, "run again when the server is back", quote=True, retryable=True),
     "57P02": _Meaning(None, "run again when the server is back", quote=True, retryable=True),
     "57P03": _Meaning(None, "run again when the server has started", quote=True, retryable=True),
+    "57P04": _Meaning(ConfigError, "the database was dropped; check its name", quote=True),
     "57P05": _Meaning(None, "raise idle_session_timeout for this role", quote=True, retryable=True),
     "58": _Meaning(ResourceError, "look into the server's log: it could not use its own files"),
     "HV": _Meaning(None, "check the foreign server behind the table"),
@@ -92,6 +104,7 @@ _CONNECTING: tuple[tuple[str, _Meaning], ...] = (
     (r"password|authentication failed|pg_hba\.conf|role .* does not exist|not permitted to log in", _TABLE["28"]),
     (r"too many|connection slots", _TABLE["53"]),
     (r"permission denied for database", _TABLE["42501"]),
+    (r"Name or service not known|nodename nor servname|No address associated", _NO_HOST),
     (r"does not support SSL|certificate|root\.crt", _Meaning(ConfigError, "check sslmode and sslrootcert")),
 )
 

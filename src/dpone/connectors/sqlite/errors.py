@@ -89,5 +89,6 @@ def translate(act: str, side: Side, error: Exception) -> DponeError:
         if name.startswith(start):
             if isinstance(kind, str):
                 kind = SourceUnavailable if side == "source" else SinkUnavailable  # noqa: PLW2901
-            return kind(f"{act}: {text}", remedy=remedy, retryable=issubclass(kind, _RETRYABLE))
+            passes = issubclass(kind, _RETRYABLE) and start != "SQLITE_CANTOPEN"
+            return kind(f"{act}: {text}", remedy=remedy, retryable=passes)
     return InternalError(f"{act}: {type(error).__name__}: {text}", remedy="run with --debug and report it")
