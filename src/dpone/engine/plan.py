@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import type_name
 from dpone.engine.columns import ColumnPlan, Drift, Write, check_width, decide_columns, fold
+from dpone.engine.repair import belongs
 from dpone.errors import ConfigError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import (
     Capability,
@@ -215,6 +216,11 @@ def expand(configs: Sequence[StreamConfig], source: Source, connector: Connector
     return list(found.values())
 
 
+def key_of(manifest: Manifest, config: StreamConfig) -> StreamKey:
+    """The identity of a stream's state. Asks neither the source nor the sink; the stream is no glob."""
+    return StreamKey(manifest.pipeline, _stream(manifest, config).name, _target(manifest, config))
+
+
 def check_targets(manifest: Manifest, configs: Sequence[StreamConfig]) -> None:
     """Raise ConfigError when two streams would write one table: each would undo the other's rows."""
     folds = manifest.sink.connector.folds_case
@@ -251,6 +257,7 @@ def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> Dpone
 def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     """What a run would read and write now. Reads the source and the sink, changes nothing."""
     last = sink.last_receipt(plan.key)
+    agreement(plan, sink, last)
     reading = source.open(plan.source, plan.schema, start_window(plan, last))
     try:
         slices = reading.slices
@@ -261,6 +268,13 @@ def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     dialect = sink.dialect
     steps = plan.steps(dialect, "LOAD", window) if isinstance(dialect, Dialect) else ()
     return Preview(plan.stream, plan, window, len(slices), queries, steps, last=last)
+
+
+def agreement(plan: StreamPlan, sink: Sink, receipt: Receipt | None) -> list[str]:
+    """Notes on state and target. Raises StateError (DP503) where a load that goes on from the receipt must not."""
+    if not plan.source.cursor or plan.existing is None:
+        return []
+    return belongs(sink, plan.key, receipt, stream=plan.stream, write=plan.write)
 
 
 def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dpone import clock
 from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, placed, start_window
+from dpone.engine.plan import StreamPlan, agreement, decide, placed, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
@@ -171,7 +171,7 @@ def _load(
     """Continue the open load, or open a new one; stage what is missing; commit."""
     ledger = Ledger(plan)
     pending = claim.pending
-    record.notes = _remarks(plan, claim.receipt)
+    record.notes = [*_remarks(plan, claim.receipt), *claim.notes, *agreement(plan, sink, claim.receipt)]
     if pending is not None and pending.intent != plan.intent:
         emit("load.aborted", "warning", load_id=pending.load_id, reason="the plan changed since it was begun")
         record.notes.append(f"aborted the open load {pending.load_id[:8]} of run {pending.run_id}: the plan changed")

@@ -17,11 +17,12 @@ The interface grows by a field on a frozen value or a new one-method protocol, n
 from __future__ import annotations
 
 from dpone.sdk.connector import Capability, Connector, Support, load_object
-from dpone.sdk.protocols import Claim, Discover, Load, Reading, Sink, Source, Types
+from dpone.sdk.protocols import Claim, Compares, Discover, Inspects, Load, Reading, Sink, Source, Types
 from dpone.sdk.values import (
     Column,
     Digest,
     Fidelity,
+    Holder,
     LoadSpec,
     NativeType,
     OpenLoad,
@@ -29,10 +30,12 @@ from dpone.sdk.values import (
     Results,
     Slice,
     SliceReceipt,
+    Standing,
     Step,
     Stream,
     StreamKey,
     StreamSchema,
+    StreamState,
     Table,
     TargetSchema,
     Window,
@@ -42,10 +45,13 @@ __all__ = [
     "Capability",
     "Claim",
     "Column",
+    "Compares",
     "Connector",
     "Digest",
     "Discover",
     "Fidelity",
+    "Holder",
+    "Inspects",
     "Load",
     "LoadSpec",
     "NativeType",
@@ -57,10 +63,12 @@ __all__ = [
     "Slice",
     "SliceReceipt",
     "Source",
+    "Standing",
     "Step",
     "Stream",
     "StreamKey",
     "StreamSchema",
+    "StreamState",
     "Support",
     "Table",
     "TargetSchema",
