@@ -545,6 +545,20 @@ def a_death_is_not_recorded() -> None:
     Store.close_abandoned = lambda _: []
 
 
+@bug("test_a_run_that_stands_still_is_taken_over", "postgres")
+def a_lease_never_runs_out() -> None:
+    """A holder that stands still is waited for, for ever."""
+    from dpone.connectors.postgres.lock import Lock
+
+    around(Lock, "_left", lambda *_: 60.0)
+
+
+@bug("test_what_was_restored_alone_loses_and_doubles_nothing")
+def the_target_is_not_looked_at() -> None:
+    """A load goes on from its receipt, whatever the target holds."""
+    engine.agreement = lambda *_: []
+
+
 # -- what is said --------------------------------------------------------------------------------------------------
 
 

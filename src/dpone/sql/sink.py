@@ -110,12 +110,12 @@ class SqlClaim:
             self._state.run_finished(self._key, run_id, status, document)
 
     def reset(self) -> None:
-        """Forget receipts, open loads and staging of this stream, damaged ones too."""
+        """Forget receipts, open loads and staging of this stream, damaged ones too, and staging that is of no load."""
         with transaction(self._session):
             self._state.check_fence(self._key, self._fence)
-            for load_id, _ in self._state.open_loads(self._key):
-                self._drop(stage_table(self._key.target, load_id).name)
             self._state.forget(self._key, self._run_id)
+            for name in orphans(self._state):
+                self._drop(name)
 
     def repair(self, keep: Receipt | None, *, accept: bool = False) -> None:
         """See `Claim.repair`."""

@@ -104,14 +104,15 @@ def run_child(
 def standing_child(
     manifest: str | os.PathLike[str],
     *,
-    stop_at: int,
+    stop_at: int | str,
     points: Points = _EVENTS_ONLY,
     listener: str = "",
     timeout: float = 120.0,
 ) -> Iterator[Standing]:
     """Run a manifest in a child that stands still at point `stop_at`, as by SIGSTOP or on a machine that is paused.
 
-    The block begins when it stands; at its end the child is killed. Raises TimeoutError when it does not come there.
+    That is a number, or the name of the point, the first time that it comes. The block begins when it stands; at its
+    end the child is killed. Raises TimeoutError when it does not come there.
     """
     deadline = monotonic() + timeout
     with _started(manifest, stop_at, signals.SIGSTOP, points, listener, 0.0) as (child, report):
@@ -130,7 +131,7 @@ def _stands(pid: int) -> bool:
 
 @contextmanager
 def _started(
-    manifest: str | os.PathLike[str], at: int, signal: int, points: Points, listener: str, clock: float
+    manifest: str | os.PathLike[str], at: int | str, signal: int, points: Points, listener: str, clock: float
 ) -> Iterator[tuple[Forked, Path]]:
     with tempfile.TemporaryDirectory(prefix="dpone-child-") as folder:
         report = Path(folder, "report")
@@ -151,7 +152,7 @@ def _outcome(exit_code: int, report: Path) -> Outcome:
 class _Countdown:
     """Sends the signal at the N-th point, and reports each before it can be deadly."""
 
-    def __init__(self, deadly: int, signal: int, report: int) -> None:
+    def __init__(self, deadly: int | str, signal: int, report: int) -> None:
         self._deadly, self._signal, self._report = deadly, signal, report
         self._seen = 0
         self._guard = threading.RLock()  # a point may come while one is being reported, in the same thread
@@ -160,7 +161,8 @@ class _Countdown:
         with self._guard:
             self._seen += 1
             self.tell("+", name)
-            if self._seen == self._deadly:
+            if self._deadly in (self._seen, name):
+                self._deadly = 0
                 os.kill(os.getpid(), self._signal)
 
     def tell(self, kind: str, text: str) -> None:
@@ -168,7 +170,9 @@ class _Countdown:
         os.write(self._report, f"{kind}{text}\n".encode())
 
 
-def _run(manifest: str, die_at: int, signal: int, points: Points, listener: str, moved: float, report: str) -> None:
+def _run(
+    manifest: str, die_at: int | str, signal: int, points: Points, listener: str, moved: float, report: str
+) -> None:
     """Runs in the fork."""
     run = load_object("dpone.api:run")  # above the kit in the order of imports
     countdown = _Countdown(die_at, signal, os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

@@ -367,7 +367,9 @@ def _check(state: Kept) -> None:
         newer = state.damaged == "newer"
         raise StateError(
             f"the state in memory is {state.damaged}",
-            remedy="use the dpone version that wrote it" if newer else "forget this stream's state with `dpone reset`",
+            remedy="use the dpone version that wrote it"
+            if newer
+            else "`dpone repair` mends it, `dpone reset` forgets this stream's state",
             code="DP501" if newer else "DP502",
         )
 
