@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dpone.errors import StateError
-from dpone.sdk import Compares, Inspects, Receipt, Sink, Standing, StreamKey
+from dpone.sdk import Stands, Inspects, Receipt, Sink, Standing, StreamKey
 
 
 def belongs(sink: Sink, key: StreamKey, receipt: Receipt | None, *, stream: str, write: str) -> list[str]:
@@ -28,7 +28,7 @@ def belongs(sink: Sink, key: StreamKey, receipt: Receipt | None, *, stream: str,
 
     Raises StateError (DP503) when going on would lose rows, or add them twice.
     """
-    if not isinstance(sink, Compares):
+    if not isinstance(sink, Stands):
         return []
     wrong, notes = _judge(sink.standing(key, receipt), receipt, write)
     if wrong:
@@ -87,7 +87,7 @@ def examine(sink: Sink, key: StreamKey, *, cursor: str, write: str, accept: bool
     `cursor` and `write` are those of the manifest, for streams whose receipts do not say. With `accept` the target is
     taken as it is, and the checkpoint stays.
     """
-    if not isinstance(sink, Inspects) or not isinstance(sink, Compares):
+    if not isinstance(sink, Inspects) or not isinstance(sink, Stands):
         return Repair()
     state = sink.inspect(key)
     newest = state.receipts[0] if state.receipts else None
@@ -115,7 +115,7 @@ def examine(sink: Sink, key: StreamKey, *, cursor: str, write: str, accept: bool
 
 def _position(
     found: Repair,
-    sink: Compares,
+    sink: Stands,
     key: StreamKey,
     receipts: Sequence[Receipt],
     standing: Standing,

@@ -17,7 +17,7 @@ The interface grows by a field on a frozen value or a new one-method protocol, n
 from __future__ import annotations
 
 from dpone.sdk.connector import Capability, Connector, Support, load_object
-from dpone.sdk.protocols import Claim, Compares, Discover, Inspects, Load, Reading, Sink, Source, Types
+from dpone.sdk.protocols import Claim, Stands, Discover, Inspects, Load, Reading, Sink, Source, Types
 from dpone.sdk.values import (
     Column,
     Digest,
@@ -45,7 +45,7 @@ __all__ = [
     "Capability",
     "Claim",
     "Column",
-    "Compares",
+    "Stands",
     "Connector",
     "Digest",
     "Discover",

@@ -179,7 +179,7 @@ class Discover(Protocol):
 
 
 @runtime_checkable
-class Compares(Protocol):
+class Stands(Protocol):
     """A sink that can tell whether a target is the one that its last receipt speaks of."""
 
     def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:

@@ -215,7 +215,7 @@ class Receipt:
     """What the target itself remembers of the last committed load: it *is* the state of the stream.
 
     `extra` holds what the position in `window` belongs to: `source`, `cursor`, and a digest of the `filter`; and how
-    the sink left the target: `write`, and `high`, the mark that `Compares.standing` looks for.
+    the sink left the target: `write`, and `high`, the mark that `Stands.standing` looks for.
     """
 
     load_id: str

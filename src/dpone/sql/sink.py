@@ -350,7 +350,7 @@ def inspect(state: State, key: StreamKey, holder: Holder | None) -> StreamState:
 
 
 def standing(session: Session, state: State, key: StreamKey, found: TargetSchema, receipt: Receipt | None) -> Standing:
-    """See `Compares.standing`. One scan of the target."""
+    """See `Stands.standing`. One scan of the target."""
     missing, neighbours = state.missing(key), state.neighbours(key)
     dialect = session.dialect
     extra = receipt.extra if receipt is not None else {}

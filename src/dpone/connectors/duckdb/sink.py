@@ -71,7 +71,7 @@ class DuckDBSink:
         return state.receipt(key) if state.check() else None
 
     def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
-        """See `Compares.standing`."""
+        """See `Stands.standing`."""
         found = self.describe(key.target)
         state = State(self._session, key.target.schema)
         return standing(self._session, state, key, found, receipt) if found and state.check() else Standing()

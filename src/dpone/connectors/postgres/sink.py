@@ -122,7 +122,7 @@ class PostgresSink:
         return state.receipt(key) if state.check() else None
 
     def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
-        """See `Compares.standing`."""
+        """See `Stands.standing`."""
         session = self._session()
         state, found = State(session, key.target.schema), self.describe(key.target)
         return standing(session, state, key, found, receipt) if found is not None and state.check() else Standing()

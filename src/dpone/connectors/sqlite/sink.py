@@ -74,7 +74,7 @@ class SqliteSink:
         return state.receipt(key) if state.check() else None
 
     def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
-        """See `Compares.standing`."""
+        """See `Stands.standing`."""
         found = self.describe(key.target)
         if found is None:
             return Standing()
