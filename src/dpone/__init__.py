@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dpone.version import __version__
 
 if TYPE_CHECKING:
-    from dpone.api import RunResult, check, discover, history, plan, reset, run, status, verify
+    from dpone.api import RunResult, check, discover, history, plan, repair, reset, run, status, verify
     from dpone.errors import DponeError
     from dpone.manifest.load import load_manifest
     from dpone.manifest.schema import json_schema
@@ -32,6 +32,7 @@ __all__ = [
     "json_schema",
     "load_manifest",
     "plan",
+    "repair",
     "reset",
     "run",
     "status",

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,12 +25,15 @@ from dpone.engine.plan import (
     check_targets,
     decide,
     expand,
+    key_of,
     open_sink,
     open_source,
+    placed,
     preview,
     reader,
 )
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
+from dpone.engine.repair import examine
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError
 from dpone.events import Emitter, Event, Listener, redacted
@@ -36,7 +41,7 @@ from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_
 from dpone.manifest.select import LastRun, Results
 from dpone.manifest.select import select as choose
 from dpone.reconcile import Comparison, compare
-from dpone.sdk import Receipt, Sink, Source
+from dpone.sdk import Holder, Inspects, OpenLoad, Receipt, Sink, Source
 from dpone.stopping import stopped_by
 from dpone.version import __version__
 
@@ -100,11 +105,33 @@ class RunResult:
 
 @dataclass(frozen=True)
 class StreamStatus:
-    """The state of one stream, as its target remembers it."""
+    """The state of one stream, as its target remembers it.
+
+    `receipt` is the last load that can be read, `pending` the open one. `faults` say what is wrong; `dpone repair`
+    mends it, unless `failure` says why the state could not be read at all.
+    """
 
     stream: str
     target: str
     receipt: Receipt | None
+    failure: dict[str, Any] | None = None
+    pending: OpenLoad | None = None
+    holder: Holder | None = None
+    age_s: float | None = None
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class StreamRepair:
+    """What was wrong with one stream, and what was done, or would be. `refusal` says why something is left."""
+
+    stream: str
+    faults: tuple[str, ...] = ()
+    acts: tuple[str, ...] = ()
+    refusal: str = ""
+    done: bool = False
     failure: dict[str, Any] | None = None
 
 
@@ -237,17 +264,88 @@ def verify(
 
 
 def status(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[StreamStatus]:
-    """The last receipt of every stream, read from the sink."""
+    """What the sink remembers of every stream, who is at work, and what is wrong.
+
+    Reads the sink only; a source is asked for the streams that a glob stands for. A target is counted.
+    """
     loaded = _loaded(manifest)
     found = []
-    with _opened(loaded) as (source, sink):
-        for config in _selected(loaded, source, select, exclude):
-            try:
-                decided = decide(loaded, config, source, sink)
-                found.append(StreamStatus(config.name, str(decided.target), sink.last_receipt(decided.key)))
-            except DponeError as error:
+    with _sink(loaded) as sink:
+        for config, error in _named(loaded, select, exclude):
+            if error is not None:
                 found.append(StreamStatus(config.name, "", None, error.as_dict()))
+                continue
+            try:
+                found.append(_status(loaded, config, sink))
+            except DponeError as problem:
+                placed(problem, loaded, config)
+                found.append(StreamStatus(config.name, str(key_of(loaded, config).target), None, problem.as_dict()))
     return found
+
+
+def _status(manifest: Manifest, config: StreamConfig, sink: Sink) -> StreamStatus:
+    key = key_of(manifest, config)
+    if not isinstance(sink, Inspects):
+        return StreamStatus(config.name, str(key.target), sink.last_receipt(key))
+    state = sink.inspect(key)
+    found = examine(sink, key, cursor=config.cursor, write=_way(config))
+    receipt = state.receipts[0] if state.receipts else None
+    age = (clock.now() - datetime.fromisoformat(receipt.committed_at)).total_seconds() if receipt is not None else None
+    return StreamStatus(
+        config.name,
+        str(key.target),
+        receipt,
+        pending=state.pending,
+        holder=state.holder,
+        age_s=age,
+        faults=found.faults,
+        notes=found.notes,
+        remedy=f"dpone repair -s {config.name}" if found.faults else "",
+    )
+
+
+def repair(
+    manifest: ManifestLike,
+    *,
+    select: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    accept: bool = False,
+    dry_run: bool = False,
+) -> list[StreamRepair]:
+    """Find what is wrong with the state of streams, and mend it: one entry for each stream.
+
+    Orphaned staging is dropped, damaged receipts and open loads are removed, and a stream whose state and target do
+    not belong together goes back to where the next run makes it exact. Where nothing safe can be done, `refusal` says
+    what to do instead. With `accept` the target is taken as it is, and the checkpoint stays. `dry_run` changes nothing.
+    Rows of a target are never touched. A second call finds nothing left to do.
+    """
+    loaded = _loaded(manifest)
+    done = []
+    with _sink(loaded) as sink:
+        for config, error in _named(loaded, select, exclude):
+            if error is not None:
+                done.append(StreamRepair(config.name, failure=error.as_dict()))
+                continue
+            try:
+                done.append(_repair(loaded, config, sink, accept=accept, dry_run=dry_run))
+            except DponeError as problem:
+                done.append(StreamRepair(config.name, failure=placed(problem, loaded, config).as_dict()))
+    return done
+
+
+def _repair(manifest: Manifest, config: StreamConfig, sink: Sink, *, accept: bool, dry_run: bool) -> StreamRepair:
+    key, write = key_of(manifest, config), _way(config)
+    found = examine(sink, key, cursor=config.cursor, write=write, accept=accept)
+    if not found.faults or dry_run:
+        return StreamRepair(config.name, found.faults, found.acts, found.refusal)
+    claim = sink.claim(key, run_id=new_run_id(), holder=_holder("repair"))
+    try:
+        found = examine(sink, key, cursor=config.cursor, write=write, accept=accept)  # as it is under the lock
+        if not found.refusal:
+            claim.repair(found.keep, accept=found.accept)
+    finally:
+        claim.release()
+    return StreamRepair(config.name, found.faults, found.acts, found.refusal, done=not found.refusal)
 
 
 def history(manifest: ManifestLike, *, limit: int = 10) -> list[dict[str, Any]]:
@@ -264,16 +362,28 @@ def reset(manifest: ManifestLike, *, select: Sequence[str], exclude: Sequence[st
     """
     loaded = _loaded(manifest)
     done = []
-    with _opened(loaded) as (source, sink):
-        for config in _selected(loaded, source, select, exclude):
-            decided = decide(loaded, config, source, sink)
-            claim = sink.claim(decided.key, run_id=new_run_id(), holder="dpone reset")
+    with _sink(loaded) as sink:
+        for config, error in _named(loaded, select, exclude):
+            if error is not None:
+                raise error
+            claim = sink.claim(key_of(loaded, config), run_id=new_run_id(), holder=_holder("reset"))
             try:
                 claim.reset()
             finally:
                 claim.release()
             done.append(config.name)
     return done
+
+
+def _holder(verb: str) -> str:
+    return f"dpone {verb} on {socket.gethostname()} pid {os.getpid()}"
+
+
+def _way(config: StreamConfig) -> str:
+    """The way to write, as far as the manifest alone says; append is the careful guess."""
+    if config.write:
+        return "append" if config.write == "append_snapshot" else config.write
+    return "replace" if not config.cursor else "merge" if config.primary_key else "append"
 
 
 def discover(manifest: ManifestLike) -> list[str]:
@@ -359,6 +469,43 @@ def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sin
         return replace(found, queries=tuple(map(manifest.redact, found.queries)), steps=steps)
     except DponeError as error:
         return Preview(config.name, refusal=error)
+
+
+def _named(
+    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str]
+) -> list[tuple[StreamConfig, DponeError | None]]:
+    """The selected streams; the source is asked only for globs, and one that it cannot resolve comes with the error."""
+    configs = list(manifest.streams)
+    if not any(config.is_glob for config in configs):
+        check_targets(manifest, configs)
+        return [(config, None) for config in choose(configs, wanted, exclude)]
+    try:
+        with _source(manifest) as source:
+            return [(config, None) for config in _selected(manifest, source, wanted, exclude)]
+    except DponeError as error:
+        if error.category == "config":
+            raise
+        failed = placed(error, manifest, configs[0])
+        chosen = choose(configs, wanted, exclude)
+        return [(config, failed if config.is_glob else None) for config in chosen]
+
+
+@contextmanager
+def _sink(manifest: Manifest) -> Iterator[Sink]:
+    sink = manifest.sink.connector.open_sink(manifest.sink.config())
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+@contextmanager
+def _source(manifest: Manifest) -> Iterator[Source]:
+    source = manifest.source.connector.open_source(manifest.source.config())
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 @contextmanager

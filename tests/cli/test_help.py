@@ -29,6 +29,7 @@ COMMANDS = [
     "connectors",
     "certify",
     "reset",
+    "repair",
     "completion",
 ]
 

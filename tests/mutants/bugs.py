@@ -539,7 +539,7 @@ def damaged_state_counts_as_none() -> None:
 @bug("test_damaged_state_is_refused_with_the_repair_named")
 def a_newer_layout_is_read_as_ours() -> None:
     """The version of dpone's tables is not looked at."""
-    sql_state.State.check = lambda _: None
+    sql_state.LAYOUT = 99
 
 
 @bug("test_killed_at_any_point")
@@ -548,6 +548,20 @@ def a_death_is_not_recorded() -> None:
     from dpone.engine.record import Store
 
     Store.close_abandoned = lambda _: []
+
+
+@bug("test_a_run_that_stands_still_is_taken_over", "postgres")
+def a_lease_never_runs_out() -> None:
+    """A holder that stands still is waited for, for ever."""
+    from dpone.connectors.postgres.lock import Lock
+
+    around(Lock, "_left", lambda *_: 60.0)
+
+
+@bug("test_what_was_restored_alone_loses_and_doubles_nothing")
+def the_target_is_not_looked_at() -> None:
+    """A load goes on from its receipt, whatever the target holds."""
+    engine.agreement = lambda *_: []
 
 
 # -- what is said --------------------------------------------------------------------------------------------------

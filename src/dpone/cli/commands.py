@@ -396,15 +396,17 @@ def _compared(terminal: Terminal, found: Sequence[Comparison | DponeError]) -> i
 @with_json
 @option("--limit", type=click.IntRange(min=0), default=5, help="Local runs to list.")
 def status(terminal: Terminal, file: str, select: Sequence[str], exclude: Sequence[str], limit: int) -> int:
-    """Show the last load of every stream and the last runs.
+    """Show the last load of every stream, what is open or wrong, and the last runs.
 
-    Loads and checkpoints come from the sink, runs from the records beside the manifest.
+    Loads, checkpoints and locks come from the sink, whether the source can be reached or not; runs come from the
+    records beside the manifest. Exits with 4 when something needs `dpone repair`.
     """
     manifest = terminal.load(file)
     streams = dpone.status(manifest, select=select, exclude=exclude)
     runs = dpone.history(manifest, limit=limit)
     failures = {stream.failure["category"] for stream in streams if stream.failure}
     code = OK if not failures else REFUSED if failures <= {"config", "schema"} else FAILED
+    code = UNPROVEN if code == OK and any(stream.faults for stream in streams) else code
     if terminal.as_json:
         found = [asdict(stream) for stream in streams]
         terminal.document({"streams": _clean(terminal, found), "runs": runs, "exit_code": code})
@@ -521,6 +523,44 @@ def reset(terminal: Terminal, file: str, select: Sequence[str], exclude: Sequenc
     else:
         terminal.result("\n".join(f"reset {name}; its rows stay" for name in done))
     return OK
+
+
+@command("repair", "dpone repair", "dpone repair -s orders --yes")
+@with_manifest
+@with_json
+@option("--accept", is_flag=True, help="Take the target as it is, and keep the checkpoint.")
+@option("-y", "--yes", is_flag=True, help="Do not ask.")
+def repair(
+    terminal: Terminal,
+    file: str,
+    select: Sequence[str],
+    exclude: Sequence[str],
+    accept: bool,  # noqa: FBT001
+    yes: bool,  # noqa: FBT001
+) -> int:
+    """Show what is wrong with the state of streams, and mend it.
+
+    Leftovers are dropped, and what cannot be read is removed. Where state and target do not belong together, the stream
+    goes back to where the next run makes the target exact. Rows of the target are never touched. Without --yes, and
+    without a terminal to ask on, it only shows. Exits with 4 when something is left.
+    """
+    manifest = terminal.load(file)
+    found = dpone.repair(manifest, select=select, exclude=exclude, accept=accept, dry_run=True)
+    if any(stream.acts for stream in found):
+        if not yes and _interactive() and not terminal.as_json:
+            terminal.result(terminal.redact(render.repair_text(found)))
+            yes = click.confirm("Do this?", err=True)
+        if yes:
+            found = dpone.repair(manifest, select=select, exclude=exclude, accept=accept)
+    failures = [stream.failure for stream in found if stream.failure]
+    left = any(stream.refusal or (stream.faults and not stream.done) for stream in found)
+    held = failures and all(failure["code"] == "DP701" for failure in failures)
+    code = LOCKED if held else FAILED if failures else UNPROVEN if left else OK
+    if terminal.as_json:
+        terminal.document({"streams": _clean(terminal, [asdict(stream) for stream in found]), "exit_code": code})
+    else:
+        terminal.result(terminal.redact(render.repair_text(found)))
+    return code
 
 
 @command(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dpone.api import StreamStatus
+    from dpone.api import StreamRepair, StreamStatus
     from dpone.engine.plan import Plan, Preview, StreamPlan
     from dpone.engine.record import RunRecord, StreamRecord
     from dpone.errors import DponeError
@@ -337,6 +337,8 @@ def status_text(streams: Sequence[StreamStatus], runs: Sequence[Mapping[str, Any
     head = ("stream", "target", "last load", "read", "final", "checkpoint")
     lines = table(head, rows, left=("stream", "target", "last load", "checkpoint"))
     lines += [failure(stream.failure, stream.stream) for stream in streams if stream.failure]
+    for stream in streams:
+        lines += [f"  {stream.stream}: {line}" for line in _remembered(stream)]
     if runs:
         first = "last runs here"
         past = [
@@ -350,6 +352,38 @@ def status_text(streams: Sequence[StreamStatus], runs: Sequence[Mapping[str, Any
             for run in runs
         ]
         lines += ["", *table((first, "started", "time", "streams", "status"), past, left=(first, "started", "status"))]
+    return "\n".join(lines)
+
+
+def _remembered(stream: StreamStatus) -> list[str]:
+    """What is open, held or wrong, a line each."""
+    lines = []
+    if stream.pending is not None:
+        done, total = len(stream.pending.progress), len(stream.pending.slices)
+        lines.append(f"open load {stream.pending.load_id[:8]}: {done} of {total} slices are staged")
+    if stream.holder is not None:
+        left = stream.holder.lease
+        lease = "" if left is None else f", lease good for {seconds(left)}" if left > 0 else ", its lease has run out"
+        lines.append(f"held by {stream.holder.name or 'another process'} (run {stream.holder.run_id or '?'}){lease}")
+    lines += [f"✗ {fault}" for fault in stream.faults]
+    if stream.remedy:
+        lines.append(f"fix: {stream.remedy}")
+    return lines + list(stream.notes)
+
+
+def repair_text(found: Sequence[StreamRepair]) -> str:
+    """What is wrong with each stream, what is or would be done, and what is left."""
+    lines = []
+    for stream in found:
+        if stream.failure:
+            lines.append(failure(stream.failure, stream.stream))
+            continue
+        if not stream.faults:
+            lines.append(f"✓ {stream.stream}: nothing to repair")
+            continue
+        lines += [f"✗ {stream.stream}: {fault}" for fault in stream.faults]
+        lines += [f"  {'done' if stream.done else 'would'}: {act}" for act in stream.acts]
+        lines += ["  " + line for line in _wrapped(f"left: {stream.refusal}", 6)] if stream.refusal else []
     return "\n".join(lines)
 
 

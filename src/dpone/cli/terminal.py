@@ -35,7 +35,7 @@ EXIT_CODES = (
     (FAILED, "at least one stream failed"),
     (WRONG, "a wrong option or manifest; nothing was touched"),
     (REFUSED, "the plan refuses, or nothing was selected"),
-    (UNPROVEN, "done but unproven, or verify found differences"),
+    (UNPROVEN, "done but unproven, verify found differences, or the state needs a repair"),
     (CHANGES, "plan --detailed-exitcode: there is something to do"),
     (LOCKED, "another run holds the stream; try again later"),
     (INTERRUPTED, "interrupted (Ctrl-C)"),

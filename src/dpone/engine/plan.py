@@ -22,6 +22,7 @@ import pyarrow as pa
 from dpone.arrow.digest import undigestible
 from dpone.arrow.types import UTC, type_name
 from dpone.engine.columns import ColumnPlan, Drift, check_width, decide_columns, fold
+from dpone.engine.repair import belongs
 from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError, SinkUnavailable, SourceUnavailable
 from dpone.manifest.load import DeletePolicy
 from dpone.sdk import (
@@ -292,6 +293,11 @@ def expand(configs: Sequence[StreamConfig], source: Source, connector: Connector
     return list(found.values())
 
 
+def key_of(manifest: Manifest, config: StreamConfig) -> StreamKey:
+    """The identity of a stream's state. Asks neither the source nor the sink; the stream is no glob."""
+    return StreamKey(manifest.pipeline, _stream(manifest, config).name, _target(manifest, config))
+
+
 def check_targets(manifest: Manifest, configs: Sequence[StreamConfig]) -> None:
     """Raise ConfigError when two streams would write one table: each would undo the other's rows."""
     folds = manifest.sink.connector.folds_case
@@ -358,6 +364,7 @@ def reader(plan: StreamPlan, source: Source) -> Source:
 def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     """What a run would read and write now. Reads the source and the sink, changes nothing."""
     last = sink.last_receipt(plan.key)
+    agreement(plan, sink, last)
     reading = reader(plan, source).open(plan.source, plan.schema, start_window(plan, last))
     try:
         slices = reading.slices
@@ -368,6 +375,13 @@ def preview(plan: StreamPlan, source: Source, sink: Sink) -> Preview:
     dialect = sink.dialect
     steps = plan.steps(dialect, "LOAD", slices, "OPENED") if isinstance(dialect, Dialect) else ()
     return Preview(plan.stream, plan, window, len(slices), queries, steps, last=last)
+
+
+def agreement(plan: StreamPlan, sink: Sink, receipt: Receipt | None) -> list[str]:
+    """Notes on state and target. Raises StateError (DP503) where a load that goes on from the receipt must not."""
+    if not plan.source.cursor or plan.existing is None:
+        return []
+    return belongs(sink, plan.key, receipt, stream=plan.stream, write=plan.write)
 
 
 def start_window(plan: StreamPlan, receipt: Receipt | None) -> Window:
@@ -718,16 +732,16 @@ def _check_deletes(config: StreamConfig, origin: Connector, destination: Connect
 def _check_settings(config: StreamConfig, write: Write, *, snapshot: bool) -> None:
     """Settings of one strategy that the chosen one would ignore, or that do not say enough."""
     asked = "append_snapshot" if snapshot else write
-    for setting, given, belongs in (
+    for setting, given, wanted in (
         ("partition_by", bool(config.partition_by), "delete_insert"),
         ("deduplicate", config.deduplicate, "append"),
     ):
-        if given and asked != belongs:
+        if given and asked != wanted:
             said = f"write: {asked}" if config.write else f"write: {asked}, which is chosen here,"
             raise ConfigError(
                 f"{said} has no use for {setting}",
                 where=config.at(setting),
-                remedy=f"use write: {belongs}, or drop {setting}",
+                remedy=f"use write: {wanted}, or drop {setting}",
                 code="DP160",
             )
     if write != "delete_insert":

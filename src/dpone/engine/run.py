@@ -21,7 +21,7 @@ from dpone import clock, stopping
 from dpone.arrow.digest import undigestible
 from dpone.engine import deletes
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, open_sink, open_source, placed, reader, start_window
+from dpone.engine.plan import StreamPlan, agreement, decide, open_sink, open_source, placed, reader, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Budget, Retries
 from dpone.errors import Cancelled, ConfigError, ConflictError, DponeError, InternalError
@@ -222,7 +222,7 @@ def _load(
     """Continue the open load, or open a new one; stage what is missing; commit."""
     ledger = Ledger(plan)
     pending = claim.pending
-    record.notes = _remarks(plan, claim.receipt)
+    record.notes = [*_remarks(plan, claim.receipt), *claim.notes, *agreement(plan, sink, claim.receipt)]
     if pending is not None and pending.intent != plan.intent:
         emit("load.aborted", "warning", load_id=pending.load_id, reason="the plan changed since it was begun")
         record.notes.append(f"aborted the open load {pending.load_id[:8]} of run {pending.run_id}: the plan changed")

@@ -20,6 +20,7 @@ from typing import Any
 
 from dpone import clock
 from dpone.errors import ConfigError, ConflictError, DponeError, PermissionDenied, ResourceError
+from dpone.sdk.values import Holder
 
 _POLL = 0.1  # seconds between two attempts while waiting
 
@@ -64,6 +65,21 @@ class OsLock:
                 self._path.unlink()
         os.close(descriptor)
 
+    def held_by(self) -> Holder | None:
+        """Who has the lock now, without taking it for longer than a look."""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            found = self._document()
+            return Holder(str(found.get("run_id", "")), str(found.get("holder") or self._who()))
+        finally:
+            os.close(descriptor)
+        return None
+
     def _try(self) -> bool:
         """Whether the lock could be taken now."""
         if self._descriptor is not None:
@@ -104,12 +120,19 @@ class OsLock:
 
     def _who(self) -> str:
         """The holder as the sidecar names it, or a plain phrase while it is just being written."""
-        try:
-            found: Any = json.loads(self._path.read_bytes())
-            run = f"run {found['run_id']} of " if found["run_id"] else ""
-            return f"{run}{found['holder']} (process {found['pid']} on {found['host']}, since {found['since']})"
-        except (OSError, ValueError, KeyError, TypeError):
+        found = self._document()
+        if not {"run_id", "holder", "pid", "host", "since"} <= set(found):
             return "another process"
+        run = f"run {found['run_id']} of " if found["run_id"] else ""
+        return f"{run}{found['holder']} (process {found['pid']} on {found['host']}, since {found['since']})"
+
+    def _document(self) -> dict[str, Any]:
+        """What the sidecar says; nothing while it is just being written."""
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

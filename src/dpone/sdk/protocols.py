@@ -18,9 +18,11 @@ if TYPE_CHECKING:
         Results,
         Slice,
         SliceReceipt,
+        Standing,
         Stream,
         StreamKey,
         StreamSchema,
+        StreamState,
         Table,
         TargetSchema,
         Window,
@@ -123,6 +125,10 @@ class Claim(Protocol):
     def abandoned(self) -> tuple[str, ...]:
         """Ids of runs found unfinished, recorded as abandoned by this claim."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What this claim had to put right, in words for the run record."""
+
     def begin(self, spec: LoadSpec) -> Load:
         """Attach to the pending load when `spec.load.load_id` is its id; otherwise abort it and open a new one."""
 
@@ -131,6 +137,14 @@ class Claim(Protocol):
 
     def reset(self) -> None:
         """Forget the stream: receipts, open loads, staging. The target's rows stay."""
+
+    def repair(self, keep: Receipt | None, *, accept: bool = False) -> None:
+        """Make `keep`, which is one of the stream's receipts, the last one; None forgets all of them.
+
+        With `accept` it is noted in that receipt that the target is right as it is. Later and damaged receipts are
+        removed, an open load that is damaged or began elsewhere is closed, and staging that no open load names is
+        dropped. The target's rows stay.
+        """
 
     def release(self) -> None:
         """Give the lock back. Safe to call twice."""
@@ -194,3 +208,19 @@ class Discover(Protocol):
 
     def discover(self) -> Sequence[str]:
         """The names of all streams, sorted, in the form the manifest uses."""
+
+
+@runtime_checkable
+class Stands(Protocol):
+    """A sink that can tell whether a target is the one that its last receipt speaks of."""
+
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """How the target stands to the receipt. Costs no more than counting its rows. The target may be gone."""
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """A sink that can show what it remembers, without the lock and however damaged it is."""
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """What is there, as far as it can be read. Changes nothing. Raises StateError for a newer layout."""

@@ -262,7 +262,8 @@ class Step:
 class Receipt:
     """What the target itself remembers of the last committed load: it *is* the state of the stream.
 
-    `extra` holds what the position in `window` belongs to: `source`, `cursor`, and a digest of the `filter`.
+    `extra` holds what the position in `window` belongs to: `source`, `cursor`, and a digest of the `filter`; and how
+    the sink left the target: `write`, and `high`, the mark that `Stands.standing` looks for.
     """
 
     load_id: str
@@ -314,3 +315,45 @@ class LoadSpec:
     steps: tuple[Step, ...] = ()
     managed: tuple[Column, ...] = ()
     partition_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stands to the last receipt of a stream.
+
+    `rows` are those it holds now, None where there is nothing to compare. `newest` says whether the last rows that the
+    load left are still there, `newer` whether there are rows beyond them; None where the receipt does not say which
+    those were. `missing` says that a receipt is known to be gone. `neighbours` are the keys of streams of other
+    pipelines that write the same target.
+    """
+
+    rows: int | None = None
+    newest: bool | None = None
+    newer: bool | None = None
+    missing: bool = False
+    neighbours: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the lock of a stream. `lease` is how many seconds its lease is still good for, None without one."""
+
+    run_id: str = ""
+    name: str = ""
+    lease: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """All that a sink remembers of one stream, as far as it can be read.
+
+    `receipts` are the committed loads, newest first; `damaged` counts those that cannot be read, and is at least one
+    when the newest is among them. `holder` is who has the lock now. `faults` say what is wrong besides, each with
+    what `Claim.repair` does about it.
+    """
+
+    receipts: tuple[Receipt, ...] = ()
+    damaged: int = 0
+    pending: OpenLoad | None = None
+    holder: Holder | None = None
+    faults: tuple[str, ...] = ()

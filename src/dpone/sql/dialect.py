@@ -33,6 +33,7 @@ class Dialect(ABC):
     enforces_keys: bool = True  # whether targets that dpone makes get a primary key
     one_at_a_time: str = ""  # a query that makes other transactions with it wait, where DDL needs that
     for_update: str = ""  # appended to a SELECT to lock the row it reads, where the system has row locks
+    server_ms: str = ""  # the server's own clock in milliseconds; empty where a lock dies with its process
 
     @property
     def staging_columns(self) -> int:
@@ -76,6 +77,21 @@ class Dialect(ABC):
     def add_column(self, table: Table, column: Column) -> str:
         """ALTER TABLE for a column that the source has and the target lacks."""
         return f"ALTER TABLE {self.table(table)} ADD COLUMN {self.quote(column.name)} {column.native}"
+
+    def own_tables(self, schema: str) -> str:
+        """A query for dpone's tables in a schema: the name of the table and the name of a column in each row."""
+        return (
+            "SELECT table_name, column_name FROM information_schema.columns WHERE table_catalog = current_database() "
+            f"AND table_schema = {self.literal(schema)} AND substr(table_name, 1, 7) = '_dpone_'"
+        )
+
+    def shown(self, expression: str) -> str:
+        """A cursor value as text, which `value` reads back."""
+        return f"CAST({expression} AS {self.text})"
+
+    def value(self, text: str, native: str) -> str:
+        """The expression of a cursor value of a native type, from the literal of its text."""
+        return f"CAST({text} AS {native})"
 
     def hold(self, table: Table) -> str:  # noqa: ARG002 - for those that need it
         """A statement that keeps other writers off an existing target until the transaction ends, if one is needed."""

@@ -6,7 +6,7 @@ of the kit; it talks to its system through the vendor's driver, never through th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -121,6 +121,12 @@ class KeepsState(Protocol):
 
     def damage(self, how: str) -> None:
         """Damage the state of every stream: `garbage`, `truncated`, or of a `newer` layout."""
+
+    def backup(self, what: Literal["target", "state"], table: str) -> Callable[[], None]:
+        """Copy a target, or the state of every stream; the function that comes back puts the copy in its place."""
+
+    def empty(self, table: str) -> None:
+        """Take every row out of a target, as one who is told to would."""
 
 
 def sample_rows(numbers: Iterable[int], version: int = 0, minute: int | None = None) -> list[Row]:

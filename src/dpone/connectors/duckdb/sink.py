@@ -11,10 +11,10 @@ from dpone.connectors.duckdb.config import DuckDBConfig
 from dpone.connectors.duckdb.dialect import DuckDBDialect
 from dpone.connectors.duckdb.session import DuckDBSession, check_folder
 from dpone.errors import SchemaError
-from dpone.sdk import Column, Digest, Receipt, StreamKey, Table, TargetSchema
+from dpone.sdk import Column, Digest, Receipt, Standing, StreamKey, StreamState, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
 from dpone.sql.dialect import Dialect
-from dpone.sql.sink import SqlClaim, TargetParts, digest_target
+from dpone.sql.sink import SqlClaim, TargetParts, digest_target, inspect, standing
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -65,24 +65,27 @@ class DuckDBSink:
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """The last receipt, read without the lock."""
-        schema = key.target.schema
         if self._open is None:
             return None
-        found = self._session.rows(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? "
-            "AND table_name = '_dpone_meta'",
-            (schema,),
-        )
-        if not found:
-            return None
-        state = State(self._session, schema)
-        state.check()
-        return state.receipt(key)
+        state = State(self._session, key.target.schema)
+        return state.receipt(key) if state.check() else None
+
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """See `Stands.standing`."""
+        found = self.describe(key.target)
+        state = State(self._session, key.target.schema)
+        return standing(self._session, state, key, found, receipt) if found and state.check() else Standing()
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """See `Inspects.inspect`."""
+        if self._open is None:
+            return StreamState()
+        state = State(self._session, key.target.schema)
+        return inspect(state, key, self._lock(key).held_by()) if state.check() else StreamState()
 
     def claim(self, key: StreamKey, *, run_id: str, holder: str) -> SqlClaim:
         """Take the stream's lock."""
-        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
-        lock = OsLock(self._path.with_name(f"{self._path.name}.dpone-{name}.lock"), holder, run_id)
+        lock = self._lock(key, holder, run_id)
         lock.acquire()
         self._locks.append(lock)
         if self._config.create_schema:
@@ -110,6 +113,10 @@ class DuckDBSink:
             self._open.close()
         for lock in self._locks:
             lock.release()
+
+    def _lock(self, key: StreamKey, holder: str = "", run_id: str = "") -> OsLock:
+        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
+        return OsLock(self._path.with_name(f"{self._path.name}.dpone-{name}.lock"), holder, run_id)
 
     def _need_schema(self, schema: str) -> None:
         if self._open is None:

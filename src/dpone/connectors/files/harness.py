@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -151,6 +151,25 @@ class FilesHarness:
             text = path.read_text(encoding="utf-8")
             newer = json.dumps({**json.loads(text), "layout": 99})
             path.write_text({"garbage": "garbage", "truncated": text[:20], "newer": newer}[how], encoding="utf-8")
+
+    def backup(self, what: Literal["target", "state"], table: str) -> Callable[[], None]:
+        """Copies of the files of a target, or of the receipts."""
+        found = self._files(table) if what == "target" else list(self._folder.glob("_dpone/*/receipt.json"))
+        kept = {path: path.read_bytes() for path in found}
+
+        def restore() -> None:
+            if what == "target":
+                for path in self._files(table):
+                    path.unlink()
+            for path, data in kept.items():
+                path.write_bytes(data)
+
+        return restore
+
+    def empty(self, table: str) -> None:
+        """Remove the files of a target."""
+        for path in self._files(table):
+            path.unlink()
 
     # -- files -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,9 @@ from dpone.sdk import (
     Results,
     Slice,
     SliceReceipt,
+    Standing,
     StreamKey,
+    StreamState,
     Table,
     TargetSchema,
 )
@@ -128,6 +131,41 @@ class FilesSink:
         with mapped(f"reading the receipt of {key.stream}", "sink"):
             return State(self._root, key).receipt()
 
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """How many rows the appended files have, and whether the file of the last load is one of them."""
+        places = Places(self._root, self._file, self._layout, key.target)
+        with mapped(f"looking at the target {key.target}", "sink"):
+            parts = places.parts()
+            if not parts or (receipt is not None and receipt.extra.get("write", "append") != "append"):
+                return Standing()
+            rows = sum(formats.count(path, self._layout, f"the target {path}") for path in parts)
+            high = receipt.extra.get("high", "") if receipt is not None else ""
+            if receipt is None or not high:
+                return Standing(rows)
+            return Standing(rows, places.part(high) in parts, rows > receipt.rows["final"])
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """See `Inspects.inspect`."""
+        state = State(self._root, key)
+        holder = OsLock(state.lock, "").held_by()
+        receipts: tuple[Receipt, ...] = ()
+        faults: tuple[str, ...] = ()
+        damaged, pending = 0, None
+        with mapped(f"reading the state of {key.stream}", "sink"):
+            try:
+                receipt = state.receipt()
+                receipts = (receipt,) if receipt is not None else ()
+            except StateError as error:
+                if error.code == "DP501":
+                    raise
+                damaged = 1
+            try:
+                state.intent()
+                pending = state.pending(self._layout.extension)
+            except StateError:
+                faults = ("the open load is damaged: it is closed, and its rows are read again",)
+        return StreamState(receipts, damaged, pending, holder, faults)
+
     def claim(self, key: StreamKey, *, run_id: str, holder: str) -> FilesClaim:
         """Take the stream's lock, and finish what a dead run had begun to publish."""
         state = State(self._root, key)
@@ -209,6 +247,7 @@ class FilesClaim:
         self._receipt: Receipt | None = None
         self._pending: OpenLoad | None = None
         self.abandoned: tuple[str, ...] = ()
+        self.notes: list[str] = []
         state.prepare()
         try:
             self.abandoned = state.run_started(run_id)
@@ -252,6 +291,19 @@ class FilesClaim:
             self._state.forget(self._run_id)
             self._state.prepare()
         self._receipt = self._pending = self._problem = None
+
+    def repair(self, keep: Receipt | None, *, accept: bool = False) -> None:
+        """See `Claim.repair`."""
+        with mapped("repairing the state of the stream", "sink"):
+            if accept and keep is not None:  # no file is missed from now on
+                rows = sum(formats.count(path, self._places.layout, str(path)) for path in self._places.parts())
+                extra = {**keep.extra, "high": ""}
+                keep = replace(keep, rows={**keep.rows, "final": rows}, extra=extra)
+            if self._problem is not None or keep != self._receipt:
+                self._state.clear()
+                self._pending = None
+            self._state.keep(keep)
+        self._receipt, self._problem = keep, None
 
     def release(self) -> None:
         """Give the lock back."""
@@ -308,6 +360,10 @@ class FilesLoad:
             formats.assemble(self._unless_stopped(pieces), self._final, self._layout, self._spec.columns)
             results = self._results()
         receipt = check(results)
+        before = stored.extra.get("high", "") if stored is not None else ""
+        last = receipt.load_id if results["inserted"] else before  # the load whose file must be there from now on
+        high = {"high": last} if self._spec.write == "append" else {}
+        receipt = replace(receipt, extra={**receipt.extra, "write": self._spec.write, **high})
         with mapped(f"publishing {self._spec.key.target}", "sink"):
             self._publish(receipt, publish=bool(results["inserted"]) or self._must_exist(results))
         return receipt

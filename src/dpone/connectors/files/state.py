@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 LAYOUT = 1
 KEPT_RUNS = 100
-_RESET = "restore the folder _dpone from a backup, or forget this stream's state with `dpone reset`"
+_RESET = "`dpone repair` shows what is wrong and mends it; `dpone reset` forgets this stream's state"
 
 
 class State:
@@ -76,6 +76,14 @@ class State:
         """Store the receipt, then remove the load: whoever dies in between only has to clean up."""
         self._write("receipt", {"receipt": asdict(receipt)})
         self.clear()
+
+    def keep(self, receipt: Receipt | None) -> None:
+        """Make this the receipt of the last load; None: the stream was never loaded."""
+        if receipt is not None:
+            self._write("receipt", {"receipt": asdict(receipt)})
+        else:
+            (self.folder / "receipt.json").unlink(missing_ok=True)
+            sync_folder(self.folder)
 
     def pending(self, extension: str) -> OpenLoad | None:
         """The open load with its durable slices; those that were written for another extension do not count."""

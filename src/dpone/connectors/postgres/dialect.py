@@ -152,8 +152,17 @@ class PostgresDialect(Dialect):
     arrival_ddl = "_dpone_row bigint GENERATED ALWAYS AS IDENTITY"
     placeholder = "%s"
     for_update = " FOR UPDATE"
+    server_ms = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"  # of the statement, not of the transaction
     # CREATE ... IF NOT EXISTS does not keep two sessions from colliding
     one_at_a_time = f"SELECT pg_advisory_xact_lock({lock_number('tables')})"
+
+    def own_tables(self, schema: str) -> str:
+        """See `Dialect.own_tables`; the catalog answers sooner than the views of the standard."""
+        return (
+            "SELECT c.relname::text, a.attname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped "
+            f"WHERE n.nspname = {self.literal(schema)} AND c.relkind IN ('r', 'p') AND left(c.relname, 7) = '_dpone_'"
+        )
 
     def hold(self, table: Table) -> str:
         """Writers wait, readers do not.

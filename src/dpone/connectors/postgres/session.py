@@ -177,6 +177,19 @@ class PostgresSession:
         """The role that the connection uses."""
         return self._connection.info.user
 
+    @property
+    def backend(self) -> int:
+        """The server's process id of this session."""
+        return self._backend
+
+    @contextlib.contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Every wait of the block ends after so many seconds, by an error."""
+        waits = Waits(threading.Event(), 0, lambda: None)
+        waits.end(seconds)
+        with self._connection.waiting(waits):
+            yield
+
     # -- plumbing ----------------------------------------------------------------------------------------------
 
     def _waits(self, act: str) -> Waits:

@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING
 
 from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
+from dpone.connectors.postgres.lock import Lock
 from dpone.connectors.postgres.session import PostgresSession
-from dpone.errors import Cancelled, ConflictError, PermissionDenied, SchemaError, SinkUnavailable
-from dpone.sdk import Column, Digest, LoadSpec, NativeType, Receipt, StreamKey, Table, TargetSchema
-from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target, transaction
+from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
+from dpone.sdk import (
+    Column,
+    Digest,
+    LoadSpec,
+    NativeType,
+    Receipt,
+    Standing,
+    StreamKey,
+    StreamState,
+    Table,
+    TargetSchema,
+)
+from dpone.sql.lease import Heart
+from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target, inspect, standing, transaction
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -56,11 +69,6 @@ SELECT concat(i.inhrelid::regclass, ' inherits from it') FROM pg_inherits i
 JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'r' WHERE i.inhparent = %s
 """
 
-_STATE = """
-SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = %s AND c.relname = '_dpone_meta'
-"""
-
 _LABELS = """
 SELECT t.typtype::text,
        ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)::text[]
@@ -69,11 +77,15 @@ FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE n.nspname = %
 
 
 class PostgresSink:
-    """See `dpone.sdk.Sink`. One connection stages, commits and holds the lock, so none of them outlives the others."""
+    """See `dpone.sdk.Sink`. One connection stages, commits and holds the lock, so none of them outlives the others.
+
+    A load that takes longer than a quarter of a lease uses a second one, to renew the lease.
+    """
 
     def __init__(self, config: PostgresConfig) -> None:
         self._config = config
         self._opened: PostgresSession | None = None
+        self._heart: Heart | None = None
         self.dialect = SinkDialect(lambda column, schema: _lacking(self._session(), column, schema))
 
     def describe(self, target: Table) -> TargetSchema | None:
@@ -106,12 +118,22 @@ class PostgresSink:
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """See `Sink.last_receipt`: dpone's tables live in the target's schema."""
+        state = State(self._session(), key.target.schema)
+        return state.receipt(key) if state.check() else None
+
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """See `Stands.standing`."""
         session = self._session()
-        if not session.rows(_STATE, (key.target.schema,)):
-            return None
+        state, found = State(session, key.target.schema), self.describe(key.target)
+        return standing(session, state, key, found, receipt) if found is not None and state.check() else Standing()
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """See `Inspects.inspect`."""
+        session = self._session()
         state = State(session, key.target.schema)
-        state.check()
-        return state.receipt(key)
+        if not state.check():
+            return StreamState()
+        return inspect(state, key, Lock(session, key).holder())
 
     def claim(self, key: StreamKey, *, run_id: str, holder: str) -> PostgresClaim:
         """See `Sink.claim`. The lock is a session's advisory lock, so it ends with the connection that commits.
@@ -121,26 +143,21 @@ class PostgresSink:
         if not self._schema(key.target.schema):
             self._create_schema(key.target.schema)
         session = self._session()
-        number = lock_number(str(key))
-        if not session.rows("SELECT pg_try_advisory_lock(%s::bigint)", (number,))[0][0]:
-            raise ConflictError(
-                f"stream {key.stream} is held by {self._holder(key)}",
-                remedy="wait for that run to end, or let this one wait for it (--wait)",
-                where=key.stream,
-                code="DP701",
-                retryable=True,
-            )
-
-        def unlock() -> None:
-            with contextlib.suppress(SinkUnavailable, Cancelled):  # the lock goes with the connection
-                if self._opened is session:
-                    session.execute("SELECT pg_advisory_unlock(%s::bigint)", (number,))
-
+        lock = Lock(session, key)
         try:
-            return PostgresClaim(session, key, run_id, holder, unlock)
+            before = lock.take()
+            claim = PostgresClaim(session, key, run_id, holder, lambda: self._unlock(session, lock))
+            if before is not None:
+                claim.notes.append(f"took over from {before}, which had stood still for longer than its lease")
+            self._heart = Heart(lambda: PostgresSession(self._config, "sink"), key, session.backend)
+        except ConflictError as error:
+            if error.code != "DP701":
+                self.close()
+            raise
         except BaseException:
             self.close()  # and with it the lock
             raise
+        return claim
 
     def digest(
         self,
@@ -158,10 +175,22 @@ class PostgresSink:
         return TargetParts(self._session(), target, live)
 
     def close(self) -> None:
-        """Release the connection and the lock."""
+        """Release the connections and the lock."""
+        self._rest()
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+
+    def _unlock(self, session: PostgresSession, lock: Lock) -> None:
+        self._rest()
+        with contextlib.suppress(SinkUnavailable):  # the lock went with the connection
+            if self._opened is session:
+                lock.release()
+
+    def _rest(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
 
     def _session(self) -> PostgresSession:
         if self._opened is None:
@@ -196,11 +225,6 @@ class PostgresSink:
         with transaction(session):
             session.rows(self.dialect.one_at_a_time)  # IF NOT EXISTS does not keep two sessions from colliding
             session.execute(f"CREATE SCHEMA IF NOT EXISTS {self.dialect.quote(name)}")
-
-    def _holder(self, key: StreamKey) -> str:
-        session = self._session()
-        known = session.rows(_STATE, (key.target.schema,))
-        return State(session, key.target.schema).holder(key) if known else "another run"
 
 
 class SinkDialect(PostgresDialect):

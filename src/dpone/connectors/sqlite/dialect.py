@@ -111,6 +111,19 @@ class SqliteDialect(Dialect):
         super().quote(name)
         return "`" + name.replace("`", "``") + "`"
 
+    def own_tables(self, schema: str) -> str:
+        """See `Dialect.own_tables`, and https://www.sqlite.org/pragma.html#pragfunc for the function."""
+        del schema
+        return (
+            "SELECT m.name, c.name FROM sqlite_master AS m JOIN pragma_table_info(m.name) AS c "
+            "WHERE m.type = 'table' AND substr(m.name, 1, 7) = '_dpone_'"
+        )
+
+    def value(self, text: str, native: str) -> str:
+        """The literal alone: the affinity of the column that it is compared with gives it the right form."""
+        del native
+        return text
+
     def literal(self, text: str) -> str:
         """A string literal. SQL text ends at a NUL, so a string that has one is written as its bytes."""
         if "\0" in text:

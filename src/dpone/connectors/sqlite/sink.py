@@ -15,10 +15,10 @@ from dpone.connectors.sqlite.config import SqliteConfig
 from dpone.connectors.sqlite.dialect import SqliteDialect
 from dpone.connectors.sqlite.session import SqliteSession
 from dpone.errors import ConfigError, SchemaError
-from dpone.sdk import Column, Digest, LoadSpec, Receipt, StreamKey, Table, TargetSchema
+from dpone.sdk import Column, Digest, LoadSpec, Receipt, Standing, StreamKey, StreamState, Table, TargetSchema
 from dpone.sdk.oslock import OsLock
 from dpone.sql.dialect import Dialect
-from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target
+from dpone.sql.sink import SqlClaim, SqlLoad, TargetParts, digest_target, inspect, standing
 from dpone.sql.state import State
 
 if TYPE_CHECKING:
@@ -68,18 +68,30 @@ class SqliteSink:
 
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """The last receipt, read without the lock."""
-        if not self._path.exists() or catalog.find(self._open(), "_dpone_meta") is None:
+        if not self._path.exists():
             return None
         state = State(self._open(), key.target.schema)
-        state.check()
-        return state.receipt(key)
+        return state.receipt(key) if state.check() else None
+
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """See `Stands.standing`."""
+        found = self.describe(key.target)
+        if found is None:
+            return Standing()
+        state = State(self._open(), key.target.schema)
+        return standing(self._open(), state, key, found, receipt) if state.check() else Standing()
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """See `Inspects.inspect`."""
+        if not self._path.exists():
+            return StreamState()
+        state = State(self._open(), key.target.schema)
+        return inspect(state, key, self._lock(key).held_by()) if state.check() else StreamState()
 
     def claim(self, key: StreamKey, *, run_id: str, holder: str) -> SqlClaim:
         """Take the stream's lock, and create the file when it is missing."""
         catalog.need_schema(key.target.schema)
-        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
-        file = self._path.resolve()
-        lock = OsLock(file.with_name(f"{file.name}.dpone-{name}.lock"), holder, run_id)
+        lock = self._lock(key, holder, run_id)
         lock.acquire()
         self._locks.append(lock)
         try:
@@ -110,6 +122,11 @@ class SqliteSink:
             self._session = None
         for lock in self._locks:
             lock.release()
+
+    def _lock(self, key: StreamKey, holder: str = "", run_id: str = "") -> OsLock:
+        name = hashlib.sha256(str(key).encode()).hexdigest()[:12]
+        file = self._path.resolve()
+        return OsLock(file.with_name(f"{file.name}.dpone-{name}.lock"), holder, run_id)
 
     def _open(self) -> SqliteSession:
         if self._session is None:

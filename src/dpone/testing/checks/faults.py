@@ -31,8 +31,9 @@ from dpone.testing.faults import (
     run_limited,
     sampled,
     small_disk,
+    standing_child,
 )
-from dpone.testing.harness import SAMPLE, Address, Confinable, Harness, Restartable, Role, Row, sample_rows
+from dpone.testing.harness import SAMPLE, Address, Confinable, Harness, KeepsState, Restartable, Role, Row, sample_rows
 from dpone.testing.kit import SEED, WRITES, Checks, Route, certifies, inapplicable, live, opened, unavailable, values
 
 WIDE = os.environ.get("DPONE_TEST_WIDE") == "1"
@@ -125,6 +126,39 @@ class FaultChecks(Checks):
             [stream] = dpone.run(life.path, on_event=restart).streams
             assert stream.failure is None or stream.failure["category"] in BROKEN, stream.failure
             life.rerun()
+
+    # -- C15: concurrency ---------------------------------------------------------------------------------------
+
+    @certifies("C15")
+    @pytest.mark.parametrize("moment", ["stream.claimed", "slice.staged", "load.balanced"])
+    def test_a_run_that_stands_still_is_taken_over(self, ends: Route, role: Role, moment: str, tmp_path: Path) -> None:
+        """A holder that neither works nor ends: refused while its lease is good, taken over when it has run out.
+
+        When it wakes it ends with a conflict. Every row is there once. Where a lock dies with its process, a holder
+        that stands still keeps it, and the next run is refused until it goes on or is killed.
+        """
+        if role == "source":
+            inapplicable("a source holds no lock")
+        write = "merge" if self._can(role, "merge") else "replace"
+        life = _Life(ends, write, tmp_path)
+        assert life.run() is None
+        life.check()
+        life.grow()
+        with standing_child(life.path, stop_at=moment) as zombie:
+            refused = life.run()
+            assert refused is not None
+            assert refused["code"] in ("DP701", "DP700"), refused
+            if ends.sink.address is None:
+                assert 0 == zombie.wake().exit_code
+                life.rerun()
+                return
+            assert not isinstance(ends.sink, KeepsState), "its lease cannot be judged: say how in this check"
+            ends.sink.setup(["UPDATE _dpone_leases SET until_ms = 0"])  # as if the time had passed
+            life.rerun()
+            life.grow()
+            woken = zombie.wake()
+        assert ["conflict"] == [failure["category"] for failure in woken.failures], woken
+        life.rerun()
 
     # -- C12: network ---------------------------------------------------------------------------------------------
 

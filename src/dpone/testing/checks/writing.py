@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -645,6 +645,67 @@ class WritingChecks(Checks):
             dpone.reset(target.manifest(**WRITES["append"]), select=["*"])
             target.load(write="replace", pipeline="other", target="u")
 
+    @certifies("C16")
+    @pytest.mark.parametrize("write", WRITES)
+    @pytest.mark.parametrize("what", ["target", "state"])
+    def test_what_was_restored_alone_loses_and_doubles_nothing(
+        self, target: Route, write: str, what: Literal["target", "state"]
+    ) -> None:
+        """Target or state from a backup that is two loads old: the run goes on where that costs nothing.
+
+        Where rows would be lost or doubled it is refused (DP503). Then the repair that it names makes the next run
+        exact; or it says that nothing safe can be done, and the way out that it names is exact.
+        """
+        self.need(Capability(f"write.{write}"))
+        rounds = [sample_rows(range(1, 41), minute=1)]
+        for number in (1, 2, 3):
+            fresh = sample_rows(range(100 * number, 100 * number + 10), minute=10 * number)
+            rounds.append([*rounds[-1], *fresh])
+        restore = None
+        for rows in rounds[:3]:
+            target.source.put("t", rows)
+            target.load(**WRITES[write])
+            restore = restore or _backup(target.sink, what)
+        assert restore is not None
+        restore()
+        target.source.put("t", rounds[3])
+        manifest = target.manifest(**WRITES[write])
+        record = target.run(**WRITES[write])
+        if record.failure is not None:
+            assert ("DP503", "state") == (record.failure["code"], record.failure["category"]), record.failure
+            assert "dpone repair" in record.failure["remedy"]
+            assert "replace" != write, "a replace depends on no state"
+            [status], [repaired] = dpone.status(manifest), dpone.repair(manifest)
+            assert (True, True) == (bool(status.faults), bool(repaired.faults))
+            if repaired.refusal:
+                assert "append" == write
+                assert "dpone reset" in repaired.refusal
+                self._empty(target)
+                dpone.reset(manifest, select=["*"])
+            else:
+                assert repaired.done
+                assert () == dpone.repair(manifest)[0].faults
+            record = target.load(**WRITES[write])
+        assert values(rounds[3]) == values(target.sink.rows("t", list(SAMPLE)))
+        assert 0 == target.load(**WRITES[write]).changes["inserted"] or write == "replace"
+
+    @certifies("C16")
+    def test_a_repair_of_damaged_receipts_makes_the_next_run_exact(self, target: Route) -> None:
+        """`dpone repair` removes what cannot be read; the next run is exact, and a second repair finds nothing."""
+        write = "merge" if self.described().supports(Capability.WRITE_MERGE).level == "full" else "replace"
+        target.source.put("t", sample_rows(range(1, 21), minute=1))
+        target.load(**WRITES[write])
+        _damage(target.sink, "garbage")
+        rows = [*sample_rows(range(1, 21), minute=1), *sample_rows(range(100, 105), minute=59)]
+        target.source.put("t", rows)
+        manifest = target.manifest(**WRITES[write])
+        assert "dpone repair" in target.refusal(**WRITES[write])["remedy"]
+        [repaired] = dpone.repair(manifest)
+        assert (True, "") == (repaired.done, repaired.refusal)
+        assert () == dpone.repair(manifest)[0].faults
+        target.load(**WRITES[write])
+        target.check_equal(rows)
+
     # -- C17: the record ------------------------------------------------------------------------------------------
 
     @certifies("C17")
@@ -692,6 +753,13 @@ class WritingChecks(Checks):
             assert (stream["failure"] is None) == (status == "succeeded")
 
     # -- what the checks share ------------------------------------------------------------------------------------
+
+    def _empty(self, target: Route) -> None:
+        """Take every row out of the target, as the message of a refused repair says."""
+        if isinstance(target.sink, KeepsState):
+            target.sink.empty("t")
+        else:
+            target.sink.setup(["DELETE FROM t"])
 
     def _memory(self, target: Route) -> MemoryHarness:
         assert isinstance(target.source, MemoryHarness)
@@ -741,6 +809,21 @@ def _rows(types: Mapping[str, str], numbers: Sequence[int]) -> list[Row]:
     start = datetime(2024, 1, 1, tzinfo=UTC)
     made: dict[str, Any] = {"text": "v{}".format, "timestamptz": lambda n: start + timedelta(minutes=n)}
     return [tuple(made.get(type_, int)(n) for type_ in types.values()) for n in numbers]
+
+
+def _backup(harness: Harness, what: Literal["target", "state"]) -> Callable[[], None]:
+    """Copy the target `t`, or dpone's state; the function puts the copy back."""
+    if isinstance(harness, KeepsState):
+        return harness.backup(what, "t")
+    tables = ("t",) if what == "target" else ("_dpone_loads", "_dpone_locks", "_dpone_slices")
+    for table in tables:
+        harness.setup([f"CREATE TABLE kept_{table} AS SELECT * FROM {table}"])
+
+    def restore() -> None:
+        for table in tables:
+            harness.setup([f"DELETE FROM {table}", f"INSERT INTO {table} SELECT * FROM kept_{table}"])
+
+    return restore
 
 
 def _damage(harness: Harness, how: str) -> None:

@@ -6,6 +6,7 @@ test can walk all of them.
     Proxy           cuts, stalls, refuses and slows TCP connections, at the byte it is told to
     killed_at       kills a command at its N-th system call; `walk` tries every N, `count` says how many there are
     run_child       a run that dies at its N-th event, act on files, or call of a method
+    standing_child  a run that stands still there, until it is woken
     moved_clock     dpone's clock, wrong by so many seconds
     run_limited     a command with so much memory
     small_disk      a folder that is full after so many bytes
@@ -15,7 +16,7 @@ The proxy and the clock work everywhere, the others on Linux; where something is
 
 from __future__ import annotations
 
-from dpone.testing.faults.child import Outcome, Points, run_child
+from dpone.testing.faults.child import Outcome, Points, run_child, standing_child
 from dpone.testing.faults.clock import MovedClock, moved_clock
 from dpone.testing.faults.kill import Death, DponeCommand, count, killed_at, sampled, walk
 from dpone.testing.faults.limits import Limited, run_limited, small_disk
@@ -40,5 +41,6 @@ __all__ = [
     "run_limited",
     "sampled",
     "small_disk",
+    "standing_child",
     "walk",
 ]

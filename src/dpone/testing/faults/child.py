@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import signal as signals
+import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from dpone.sdk import load_object
@@ -63,6 +66,19 @@ class Outcome:
 _EVENTS_ONLY = Points(network=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run in a process that stands still."""
+
+    _child: Forked
+    _report: Path
+
+    def wake(self, timeout: float = 120.0) -> Outcome:
+        """Let it go on, and wait for its end. Raises TimeoutError, having killed it."""
+        os.killpg(self._child.pid, signals.SIGCONT)
+        return _outcome(self._child.wait(timeout), self._report)
+
+
 def run_child(
     manifest: str | os.PathLike[str],
     *,
@@ -80,14 +96,54 @@ def run_child(
     dpone's clock is `clock` seconds off in it.
     Raises TimeoutError, having killed the child.
     """
+    with _started(manifest, die_at, signal, points, listener, clock) as (child, report):
+        return _outcome(child.wait(timeout), report)
+
+
+@contextmanager
+def standing_child(
+    manifest: str | os.PathLike[str],
+    *,
+    stop_at: int | str,
+    points: Points = _EVENTS_ONLY,
+    listener: str = "",
+    timeout: float = 120.0,
+) -> Iterator[Standing]:
+    """Run a manifest in a child that stands still at point `stop_at`, as by SIGSTOP or on a machine that is paused.
+
+    That is a number, or the name of the point, the first time that it comes. The block begins when it stands; at its
+    end the child is killed. Raises TimeoutError when it does not come there.
+    """
+    deadline = monotonic() + timeout
+    with _started(manifest, stop_at, signals.SIGSTOP, points, listener, 0.0) as (child, report):
+        while not _stands(child.pid):
+            if monotonic() > deadline or child.poll() is not None:
+                raise TimeoutError(f"the child did not come to point {stop_at}: {_outcome(0, report).points}")
+            sleep(0.02)
+        yield Standing(child, report)
+
+
+def _stands(pid: int) -> bool:
+    """Whether a process is stopped by a signal."""
+    found = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return found.stdout.strip().startswith("T")
+
+
+@contextmanager
+def _started(
+    manifest: str | os.PathLike[str], at: int | str, signal: int, points: Points, listener: str, clock: float
+) -> Iterator[tuple[Forked, Path]]:
     with tempfile.TemporaryDirectory(prefix="dpone-child-") as folder:
         report = Path(folder, "report")
-        child = Forked.start(_run, os.fspath(manifest), die_at, int(signal), points, listener, clock, str(report))
+        child = Forked.start(_run, os.fspath(manifest), at, int(signal), points, listener, clock, str(report))
         try:
-            exit_code = child.wait(timeout)
+            yield child, report
         finally:
             child.close()
-        lines = report.read_text().splitlines() if report.exists() else []
+
+
+def _outcome(exit_code: int, report: Path) -> Outcome:
+    lines = report.read_text().splitlines() if report.exists() else []
     names = tuple(line[1:] for line in lines if line.startswith("+"))
     ends = {line[0]: json.loads(line[1:]) for line in lines if line[0] in "=!"}
     return Outcome(exit_code, names, ends.get("="), ends.get("!", ""))
@@ -96,7 +152,7 @@ def run_child(
 class _Countdown:
     """Sends the signal at the N-th point, and reports each before it can be deadly."""
 
-    def __init__(self, deadly: int, signal: int, report: int) -> None:
+    def __init__(self, deadly: int | str, signal: int, report: int) -> None:
         self._deadly, self._signal, self._report = deadly, signal, report
         self._seen = 0
         self._guard = threading.RLock()  # a point may come while one is being reported, in the same thread
@@ -105,7 +161,8 @@ class _Countdown:
         with self._guard:
             self._seen += 1
             self.tell("+", name)
-            if self._seen == self._deadly:
+            if self._deadly in (self._seen, name):
+                self._deadly = 0
                 os.kill(os.getpid(), self._signal)
 
     def tell(self, kind: str, text: str) -> None:
@@ -113,7 +170,9 @@ class _Countdown:
         os.write(self._report, f"{kind}{text}\n".encode())
 
 
-def _run(manifest: str, die_at: int, signal: int, points: Points, listener: str, moved: float, report: str) -> None:
+def _run(
+    manifest: str, die_at: int | str, signal: int, points: Points, listener: str, moved: float, report: str
+) -> None:
     """Runs in the fork."""
     run = load_object("dpone.api:run")  # above the kit in the order of imports
     countdown = _Countdown(die_at, signal, os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))

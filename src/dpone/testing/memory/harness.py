@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -91,6 +91,24 @@ class MemoryHarness:
         """Every stream's state says what is wrong with it."""
         for state in self.place.states.values():
             state.damaged = how
+
+    def backup(self, what: Literal["target", "state"], table: str) -> Callable[[], None]:
+        """The table, or the receipts of every stream, as they are now."""
+        held = self.place.tables[table]
+        receipts = {key: list(state.receipts) for key, state in self.place.states.items()}
+
+        def restore() -> None:
+            if what == "target":
+                self.place.put(table, held.columns, held.batches, held.primary_key)
+                return
+            for key, found in receipts.items():
+                self.place.states[key].receipts = list(found)
+
+        return restore
+
+    def empty(self, table: str) -> None:
+        """Keep the columns only."""
+        self.place.put(table, self.place.tables[table].columns, [], self.place.tables[table].primary_key)
 
     def debris(self) -> list[str]:
         """Slices that are staged."""

@@ -63,7 +63,7 @@ class Script:
 
 
 @dataclass
-class StreamState:
+class Kept:
     """What a place remembers of one stream."""
 
     fence: int = 0
@@ -73,6 +73,7 @@ class StreamState:
     staged: dict[int, pa.Table] = field(default_factory=dict)
     runs: dict[str, tuple[str, str]] = field(default_factory=dict)
     damaged: str = ""
+    missing: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -97,7 +98,7 @@ class Place:
 
     def __init__(self) -> None:
         self.tables: dict[str, Held] = {}
-        self.states: dict[str, StreamState] = {}
+        self.states: dict[str, Kept] = {}
         self.script = Script()
         self.version = 0  # grows with every change of a table
         self.guard = threading.RLock()
@@ -115,10 +116,10 @@ class Place:
             self.tables[name] = Held(made, tuple(batches), tuple(primary_key))
             self.version += 1
 
-    def state(self, key: str) -> StreamState:
+    def state(self, key: str) -> Kept:
         """The state of a stream, made when it is first asked for."""
         with self.guard:
-            return self.states.setdefault(key, StreamState())
+            return self.states.setdefault(key, Kept())
 
 
 def _columns(types: Mapping[str, str]) -> list[Column]:

@@ -5,6 +5,7 @@ A death leaves what was staged and open, as it would on a disk; the lock goes wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ from dpone.errors import ConflictError, SchemaError, StateError
 from dpone.sdk import (
     Column,
     Digest,
+    Holder,
     LoadSpec,
     NativeType,
     OpenLoad,
@@ -27,11 +29,13 @@ from dpone.sdk import (
     Results,
     Slice,
     SliceReceipt,
+    Standing,
     StreamKey,
+    StreamState,
     Table,
     TargetSchema,
 )
-from dpone.testing.memory.place import Held, MemoryConfig, Place, StreamState, place
+from dpone.testing.memory.place import Held, Kept, MemoryConfig, Place, place
 
 _NULL: tuple[Any, ...] = (0,)  # a cursor that is NULL, before every other
 
@@ -74,6 +78,33 @@ class MemorySink:
     def last_receipt(self, key: StreamKey) -> Receipt | None:
         """The newest receipt."""
         return _receipt(self._place, self._place.state(str(key)))
+
+    def standing(self, key: StreamKey, receipt: Receipt | None) -> Standing:
+        """How many rows there are, and whether the greatest cursor is the one that the receipt knows."""
+        state, held = self._place.state(str(key)), self._place.tables.get(str(key.target))
+        if held is None:
+            return Standing()
+        others = (
+            other for other, found in self._place.states.items() if other.endswith(f"|{key.target}") and found.receipts
+        )
+        neighbours = tuple(sorted(set(others) - {str(key)}))
+        extra = receipt.extra if receipt is not None else {}
+        cursor, high = extra.get("cursor", ""), extra.get("high", "")
+        if not cursor or not high:
+            return Standing(len(held.table), missing=state.missing, neighbours=neighbours)
+        values = [value for (_, *value) in _order(held.table, cursor) if value]
+        known = json.loads(high)
+        return Standing(len(held.table), known in values, any(v > known for v in values), state.missing, neighbours)
+
+    def inspect(self, key: StreamKey) -> StreamState:
+        """What there is; all of it or nothing is damaged."""
+        state = self._place.state(str(key))
+        if state.damaged == "newer":
+            _check(state)
+        holder = Holder("", state.holder) if state.lock.locked() else None
+        if state.damaged:
+            return StreamState(damaged=len(state.receipts), holder=holder)
+        return StreamState(tuple(reversed(state.receipts)), 0, state.open, holder)
 
     def claim(self, key: StreamKey, *, run_id: str, holder: str) -> MemoryClaim:
         """Take the stream's lock."""
@@ -121,11 +152,12 @@ class MemorySink:
 class MemoryClaim:
     """The lock on one stream."""
 
-    def __init__(self, home: Place, key: StreamKey, state: StreamState, run_id: str) -> None:
+    def __init__(self, home: Place, key: StreamKey, state: Kept, run_id: str) -> None:
         self._place = home
         self._key = key
         self._state = state
         self._held = True
+        self.notes: list[str] = []
         state.fence += 1
         self._fence = state.fence
         self.abandoned = tuple(run for run, (status, _) in state.runs.items() if status == "running" and run != run_id)
@@ -171,6 +203,20 @@ class MemoryClaim:
     def reset(self) -> None:
         """Forget the stream."""
         self._state.receipts, self._state.open, self._state.staged, self._state.damaged = [], None, {}, ""
+        self._state.missing = False
+
+    def repair(self, keep: Receipt | None, *, accept: bool = False) -> None:
+        """Make a receipt the last one."""
+        if accept and keep is not None:
+            table = self._place.tables[str(self._key.target)].table
+            rows = {**keep.rows, "final": len(table)}
+            keep = replace(keep, rows=rows, extra={**keep.extra, **_mark(table, keep.extra.get("cursor", ""))})
+        kept = [receipt.load_id for receipt in self._state.receipts]
+        receipts = self._state.receipts[: kept.index(keep.load_id)] if keep is not None else []
+        if self._state.damaged or [*receipts, keep] != self._state.receipts:
+            self._state.open, self._state.staged = None, {}
+        self._state.receipts = [*receipts, keep] if keep is not None else []
+        self._state.damaged, self._state.missing = "", False
 
     def release(self) -> None:
         """Give the lock back."""
@@ -182,7 +228,7 @@ class MemoryClaim:
 class MemoryLoad:
     """One open load."""
 
-    def __init__(self, home: Place, state: StreamState, fence: int, spec: LoadSpec) -> None:
+    def __init__(self, home: Place, state: Kept, fence: int, spec: LoadSpec) -> None:
         self._place = home
         self._state = state
         self._fence = fence
@@ -213,6 +259,9 @@ class MemoryLoad:
             target = str(self._spec.key.target)
             final, results = self._published(self._place.tables.get(target))
             receipt: Receipt = self._place.script("commit", check(self._place.script("results", results)))
+            there = final if final is not None else self._place.tables[target].table
+            extra = {**receipt.extra, "write": self._spec.write, **_mark(there, self._spec.cursor)}
+            receipt = replace(receipt, extra=extra)
             if final is not None:
                 columns = (*self._spec.columns, *self._spec.managed)
                 self._place.put(target, columns, final.to_batches(), self._spec.primary_key)
@@ -474,18 +523,28 @@ class MemoryLoad:
         }
 
 
-def _receipt(home: Place, state: StreamState) -> Receipt | None:
+def _receipt(home: Place, state: Kept) -> Receipt | None:
     _check(state)
     receipt: Receipt | None = home.script("receipt", state.receipts[-1] if state.receipts else None)
     return receipt
 
 
-def _check(state: StreamState) -> None:
+def _mark(table: pa.Table, cursor: str) -> dict[str, str]:
+    """What `standing` looks for: the greatest cursor value."""
+    if not cursor:
+        return {}
+    highest: list[Any] = max((value for _, *value in _order(table, cursor)), default=[])
+    return {"high": json.dumps(highest, default=float) if highest else ""}
+
+
+def _check(state: Kept) -> None:
     if state.damaged:
         newer = state.damaged == "newer"
         raise StateError(
             f"the state in memory is {state.damaged}",
-            remedy="use the dpone version that wrote it" if newer else "forget this stream's state with `dpone reset`",
+            remedy="use the dpone version that wrote it"
+            if newer
+            else "`dpone repair` mends it, `dpone reset` forgets this stream's state",
             code="DP501" if newer else "DP502",
         )
 
