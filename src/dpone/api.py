@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -18,9 +19,10 @@ from dpone import clock
 from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
-from dpone.errors import ConflictError, DponeError, SchemaError
+from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError
 from dpone.events import Emitter, Event, Listener, redacted
 from dpone.manifest.load import Manifest, StreamConfig, load_manifest, manifest_from_dict
+from dpone.manifest.select import LastRun, Results
 from dpone.manifest.select import select as choose
 from dpone.reconcile import Comparison, compare
 from dpone.sdk import Receipt, Sink, Source
@@ -135,13 +137,14 @@ def run(
     `threads` streams run side by side. `wait` is how many seconds to wait for a lock that another run holds.
     `plan_digest` refuses (ConflictError, DP702) when the plan is no longer the one with this digest. `store` is the
     folder of local records (default: `.dpone` beside the manifest). Setting `stop` cancels the run at the next batch.
-    A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`.
+    A stream that fails does not raise: see `RunResult.ok` and `raise_for_status`. Nor does a local store that cannot be
+    written, which no run needs: the event `record.not_stored` says so, and the result has no path.
     Raises ConfigError for a manifest or a selection that is wrong.
     """
     loaded = _loaded(manifest)
-    history = Store(Path(store) if store is not None else _folder(loaded) / ".dpone")
+    history = Store(Path(store)) if store is not None else _store(loaded)
     started = clock.monotonic()
-    configs = _planned(loaded, select, exclude, plan_digest)
+    configs = _planned(loaded, select, exclude, plan_digest, _results(loaded, history))
     record = RunRecord(
         run_id=new_run_id(),
         pipeline=loaded.pipeline,
@@ -156,23 +159,28 @@ def run(
         source=loaded.source.display,
         sink=loaded.sink.display,
     )
-    record.abandoned = history.close_abandoned()
-    path = history.save(record)
+    record.streams = [StreamRecord(config.name) for config in configs]
     with ExitStack() as stack:
         listeners: list[Listener] = [on_event] if on_event else []
-        listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
         emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
+        keep = _Keeper(history, emit)
+        with contextlib.suppress(OSError):  # `keep` is about to say so
+            record.abandoned = history.close_abandoned()
+        path = keep(record)
+        if path is not None:
+            listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
+            emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
         emit("run.started", "info", streams=[config.name for config in configs])
-        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast)
+        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast, keep)
         run_streams(context, configs, threads)
-        _finish(record, started)
+        _finish(record, started, fail_fast=fail_fast)
         emit(
             "run.finished",
             "info" if record.status == "succeeded" else "error",
             status=record.status,
             duration_s=record.time["duration_s"],
         )
-    return RunResult(record, history.save(record))
+    return RunResult(record, keep(record))
 
 
 def verify(
@@ -217,7 +225,7 @@ def status(manifest: ManifestLike, *, select: Sequence[str] = (), exclude: Seque
 def history(manifest: ManifestLike, *, limit: int = 10) -> list[dict[str, Any]]:
     """The newest run records of the local store."""
     loaded = _loaded(manifest)
-    records = Store(_folder(loaded) / ".dpone").runs()
+    records = _store(loaded).runs()
     return [record for record, _ in zip(records, range(limit), strict=False)]
 
 
@@ -260,21 +268,48 @@ def _folder(manifest: Manifest) -> Path:
     return Path(manifest.path).parent
 
 
-def _selected(manifest: Manifest, source: Source, wanted: Sequence[str], exclude: Sequence[str]) -> list[StreamConfig]:
+def _store(manifest: Manifest) -> Store:
+    return Store(_folder(manifest) / ".dpone")
+
+
+def _selected(
+    manifest: Manifest,
+    source: Source,
+    wanted: Sequence[str],
+    exclude: Sequence[str],
+    results: Results | None = None,
+) -> list[StreamConfig]:
     configs = expand(manifest.streams, source, manifest.source.connector)
     check_targets(manifest, configs)
-    return list(choose(configs, wanted, exclude))
+    return list(choose(configs, wanted, exclude, results or _results(manifest, _store(manifest))))
+
+
+def _results(manifest: Manifest, history: Store) -> Results:
+    """What `result:` in a selector is about: the last run of this pipeline in the local store."""
+
+    def last() -> LastRun:
+        record = history.last(manifest.pipeline)
+        if record is None:
+            raise ConfigError(
+                f"no run of {manifest.pipeline} is recorded in {history.folder / 'runs'}",
+                remedy="select streams by name or tag; the local records are what 'result:' is about",
+                code="DP122",
+            )
+        succeeded = {str(s["stream"]): str(s["status"]).startswith("succeeded") for s in record["streams"]}
+        return LastRun(f"run {record['run_id']} of {record['time']['started']}", succeeded)
+
+    return last
 
 
 def _planned(
-    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str], digest: str | None
+    manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str], digest: str | None, results: Results
 ) -> list[StreamConfig]:
     """The streams to run. Connects only when a glob or a plan digest needs the source's word."""
     if digest is None and not any(config.is_glob for config in manifest.streams):
         check_targets(manifest, manifest.streams)
-        return list(choose(manifest.streams, wanted, exclude))
+        return list(choose(manifest.streams, wanted, exclude, results))
     with _opened(manifest) as (source, sink):
-        configs = _selected(manifest, source, wanted, exclude)
+        configs = _selected(manifest, source, wanted, exclude, results)
         if digest is not None:
             now = Plan("", "", "", tuple(_preview(manifest, config, source, sink) for config in configs)).digest
             if now != digest:
@@ -307,25 +342,49 @@ def _opened(manifest: Manifest) -> Iterator[tuple[Source, Sink]]:
         yield source, sink
 
 
+class _Keeper:
+    """Saves the local record, if that is possible. What a run did is in the sink, with a record of its own."""
+
+    def __init__(self, history: Store, emit: Emitter) -> None:
+        self._history = history
+        self._emit = emit
+        self._told = False
+
+    def __call__(self, record: RunRecord) -> Path | None:
+        """Save it. When that fails it is said, once."""
+        try:
+            return self._history.save(record)
+        except OSError as error:
+            if not self._told:
+                place, reason = str(self._history.folder), error.strerror or type(error).__name__
+                self._emit("record.not_stored", "warning", place=place, reason=reason)
+            self._told = True
+            return None
+
+
 @contextmanager
 def _event_file(path: Path, manifest: Manifest) -> Iterator[Listener]:
-    """Append every event but the progress ones to a file, one JSON document a line."""
+    """Append every event but the progress ones to a file, one JSON document a line, as long as there is room."""
     guard = threading.Lock()
-    with path.open("a", encoding="utf-8") as file:
+    with ExitStack() as stack:
+        file = None
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(path.open("ab", buffering=0))
 
         def write(event: Event) -> None:
-            if event.name != "rows.read":
+            if file is not None and event.name != "rows.read":
                 line = json.dumps(redacted(event.as_dict(), manifest.redact), default=str)
-                with guard:
-                    file.write(line + "\n")
-                    file.flush()
+                with guard, contextlib.suppress(OSError):  # the record, beside it, is missed aloud
+                    file.write(f"{line}\n".encode())
 
         yield write
 
 
-def _finish(record: RunRecord, started: float) -> None:
+def _finish(record: RunRecord, started: float, *, fail_fast: bool) -> None:
     states = {stream.status for stream in record.streams}
-    record.status = "cancelled" if "cancelled" in states else "failed" if "failed" in states else "succeeded"
+    # With fail_fast it is the failure that cancelled the others.
+    cancelled = "cancelled" in states and not (fail_fast and "failed" in states)
+    record.status = "cancelled" if cancelled else "failed" if "failed" in states else "succeeded"
     record.time |= {"finished": utc_now(), "duration_s": round(clock.monotonic() - started, 3)}
     usage = resource.getrusage(resource.RUSAGE_SELF)
     record.resources = {

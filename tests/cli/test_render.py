@@ -175,13 +175,15 @@ def test_event_lines_of_trouble() -> None:
         "orders: timeout [DP330] no answer; trying again in 1.5 s",
         "run abc was found unfinished and is recorded as abandoned",
         "orders: the open load of an earlier run is dropped: the plan changed",
-        "orders: record.not_stored reason=full",
+        "orders: the sink could not store the record of this run",
+        "orders: slice.odd reason=full",
     ]
     events = [
         event("stream.retry", "warning", wait_s=1.5, **found),
         event("run.abandoned", "warning", abandoned_run_id="abc"),
         event("load.aborted", "warning", reason="the plan changed"),
-        event("record.not_stored", "warning", reason="full"),
+        event("record.not_stored", "warning"),
+        event("slice.odd", "warning", reason="full"),
     ]
     assert expected == [render.event_line(item) for item in events]
 

@@ -6,6 +6,7 @@ At import only click is loaded; the API behind `dpone.<name>` is loaded when a c
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from dpone.cli.terminal import (
     ENVIRONMENT,
     EXIT_CODES,
     FAILED,
+    LOCKED,
     OK,
     REFUSED,
     UNPROVEN,
@@ -109,7 +111,7 @@ def with_manifest(function: Callable[..., int | None]) -> Callable[..., int | No
             "--select",
             multiple=True,
             metavar="STREAM",
-            help="Names, globs, tag:WORD. Repeat or use blanks for any of them, commas for all of them.",
+            help="Names, globs, tag:WORD, result:error. Repeat or use blanks for any of them, commas for all of them.",
         ),
         option("-f", "--file", default="dpone.yaml", metavar="PATH", help="The manifest."),
     ):
@@ -245,16 +247,21 @@ def run(
             on_event=shown,
             stop=stop.event,
         )
-    return _finished(terminal, result, stop.code(result.exit_code), [])
+    named = [] if file == "dpone.yaml" else ["-f", file]
+    again = shlex.join(["dpone", "run", *named, "-s", "result:error"])
+    return _finished(terminal, result, stop.code(result.exit_code), [], again)
 
 
-def _finished(terminal: Terminal, result: RunResult, code: int, remarks: Sequence[str]) -> int:
-    """Print the end of a run."""
+def _finished(terminal: Terminal, result: RunResult, code: int, remarks: Sequence[str], again: str = "") -> int:
+    """Print the end of a run. `again` is the command that does what failed once more."""
     record = result.record
     if terminal.as_json:
         terminal.document(record.as_dict() | {"exit_code": code})
     elif not terminal.quiet:
-        terminal.result("\n".join([render.run_table(record), *remarks, render.run_totals(record, _near(result.path))]))
+        lines = [render.run_table(record), *remarks, render.run_totals(record, _near(result.path))]
+        if again and not result.ok and code != LOCKED:
+            lines.append(f"{'fix it, then' if record.status == 'failed' else 'to go on'}: {again}")
+        terminal.result("\n".join(lines))
     return code
 
 

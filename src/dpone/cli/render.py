@@ -63,6 +63,12 @@ def _retry(event: Event, found: Mapping[str, Any]) -> str:
     return f"{event.stream}: {problem}; trying again in {seconds(found['wait_s'])}"
 
 
+def _not_stored(event: Event, found: Mapping[str, Any]) -> str:
+    if event.stream:
+        return f"{event.stream}: the sink could not store the record of this run"
+    return f"the record of this run cannot be kept in {found['place']}: {found['reason']}; the run goes on without it"
+
+
 _LINES: dict[str, Callable[[Event, Mapping[str, Any]], str]] = {
     "run.started": _started,
     "run.finished": lambda event, found: f"run {event.run_id} {found['status']}, {seconds(found['duration_s'])}",
@@ -72,6 +78,7 @@ _LINES: dict[str, Callable[[Event, Mapping[str, Any]], str]] = {
     "stream.planned": lambda event, found: f"{event.stream}: {found['write']}, {found['mode']} load",
     "stream.finished": _finished,
     "stream.retry": _retry,
+    "record.not_stored": _not_stored,
     "load.resumed": lambda event, _: f"{event.stream}: continuing the load that an earlier run left open",
     "load.aborted": lambda event, found: (
         f"{event.stream}: the open load of an earlier run is dropped: {found['reason']}"

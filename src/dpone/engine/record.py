@@ -120,13 +120,18 @@ class Store:
             if isinstance(document, dict) and document.get("schema") == SCHEMA:
                 yield document
 
+    def last(self, pipeline: str) -> dict[str, Any] | None:
+        """The record of the newest run of a pipeline that has ended, one way or the other."""
+        for document in self.runs():
+            if document.get("pipeline") == pipeline and not (document.get("status") == "running" and _lives(document)):
+                return document
+        return None
+
     def close_abandoned(self) -> list[str]:
         """Mark runs of this machine as abandoned that say `running` but have no process any more. Their ids."""
         found = []
         for document in islice(self.runs(), _LOOKED_BACK):
-            if document.get("status") == "running" and document.get("host") == socket.gethostname():
-                if _alive(int(document.get("pid", 0))):
-                    continue
+            if document.get("status") == "running" and not _lives(document):
                 document["status"] = "abandoned"
                 path = self.run_folder(document["run_id"]) / "run.json"
                 write_atomically(path, json.dumps(document, indent=1))
@@ -138,8 +143,17 @@ def write_atomically(path: Path, text: str) -> None:
     """Readers see the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _lives(document: dict[str, Any]) -> bool:
+    """Whether the process of a run still is, as far as this machine can know: a run of another one counts as alive."""
+    return document.get("host") != socket.gethostname() or _alive(int(document.get("pid", 0)))
 
 
 def _alive(pid: int) -> bool:

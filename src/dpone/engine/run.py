@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_S = 0.2
 _GRACE_S = 1.0
+_KEEP_S = 1.0
 
 
 @dataclass
@@ -52,20 +53,45 @@ class Context:
     wait: float = 0.0
     stop: threading.Event = field(default_factory=threading.Event)
     fail_fast: bool = False
+    keep: Callable[[RunRecord], object] = field(default=lambda record: record)
 
 
 def run_streams(context: Context, configs: Sequence[StreamConfig], threads: int) -> None:
-    """Run every stream and fill the record. Independent streams go on when one fails, unless `fail_fast`."""
-    records = [StreamRecord(config.name) for config in configs]
-    context.record.streams = records
+    """Run every stream and fill its record. Independent streams go on when one fails, unless `fail_fast`."""
+    records = context.record.streams
     budget = Budget(context.manifest.retries.budget)
     with ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="dpone") as pool:
         futures = [
             pool.submit(_guarded, context, config, record, budget)
             for config, record in zip(configs, records, strict=True)
         ]
-        for future in futures:
-            future.result()
+        _wait(context, futures)
+
+
+def _wait(context: Context, futures: Sequence[Future[None]]) -> None:
+    """Wait for the streams. The record is kept up to date meanwhile, so that a death leaves what was known by then.
+
+    When the run is told to stop it is kept at once, as cancelled: whoever asks a second time does not wait for its end.
+    """
+    pending, changed, kept, stopping = set(futures), False, clock.monotonic(), False
+    while pending:
+        done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+        changed = changed or bool(done)
+        told = context.stop.is_set() and not stopping
+        if pending and (told or (changed and clock.monotonic() - kept >= _KEEP_S)):
+            stopping, changed, kept = stopping or told, False, clock.monotonic()
+            context.keep(_so_far(context, futures, "cancelled" if stopping and not context.fail_fast else "running"))
+    for future in futures:
+        future.result()
+
+
+def _so_far(context: Context, futures: Sequence[Future[None]], status: Status) -> RunRecord:
+    """The record without what other threads are still writing."""
+    streams = [
+        record if future.done() else StreamRecord(record.stream, status)
+        for record, future in zip(context.record.streams, futures, strict=True)
+    ]
+    return replace(context.record, status=status, streams=streams)
 
 
 def _guarded(context: Context, config: StreamConfig, record: StreamRecord, budget: Budget) -> None:
@@ -377,7 +403,8 @@ def _record_in_sink(context: Context, claim: Claim, record: StreamRecord, error:
     try:
         claim.record(context.record.run_id, status, document)
     except DponeError:
-        context.emit("record.not_stored", "warning", stream=record.stream)
+        emit = context.emit.bind(pipeline=context.manifest.pipeline, stream=record.stream)
+        emit("record.not_stored", "warning")
 
 
 @dataclass
