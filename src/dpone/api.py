@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from dpone import clock
-from dpone.engine.plan import Plan, Preview, StreamPlan, check_targets, decide, expand, preview
+from dpone.engine.plan import (
+    Plan,
+    Preview,
+    StreamPlan,
+    check_targets,
+    decide,
+    expand,
+    open_sink,
+    open_source,
+    preview,
+)
 from dpone.engine.record import RunRecord, Store, StreamRecord, new_run_id, utc_now
 from dpone.engine.run import Context, run_streams
 from dpone.errors import ConfigError, ConflictError, DponeError, SchemaError
@@ -26,6 +36,7 @@ from dpone.manifest.select import LastRun, Results
 from dpone.manifest.select import select as choose
 from dpone.reconcile import Comparison, compare
 from dpone.sdk import Receipt, Sink, Source
+from dpone.stopping import stopped_by
 from dpone.version import __version__
 
 ManifestLike: TypeAlias = Manifest | str | os.PathLike[str] | Mapping[str, Any]
@@ -144,7 +155,9 @@ def run(
     loaded = _loaded(manifest)
     history = Store(Path(store)) if store is not None else _store(loaded)
     started = clock.monotonic()
-    configs = _planned(loaded, select, exclude, plan_digest, _results(loaded, history))
+    stop = stop or threading.Event()
+    with stopped_by(stop):
+        configs = _planned(loaded, select, exclude, plan_digest, _results(loaded, history))
     record = RunRecord(
         run_id=new_run_id(),
         pipeline=loaded.pipeline,
@@ -171,7 +184,7 @@ def run(
             listeners.append(stack.enter_context(_event_file(path.with_name("events.ndjson"), loaded)))
             emit = Emitter(tuple(listeners), record.run_id, loaded.pipeline)
         emit("run.started", "info", streams=[config.name for config in configs])
-        context = Context(loaded, record, emit, wait, stop or threading.Event(), fail_fast, keep)
+        context = Context(loaded, record, emit, wait, stop, fail_fast, keep)
         run_streams(context, configs, threads)
         _finish(record, started, fail_fast=fail_fast)
         emit(
@@ -335,9 +348,9 @@ def _preview(manifest: Manifest, config: StreamConfig, source: Source, sink: Sin
 def _opened(manifest: Manifest) -> Iterator[tuple[Source, Sink]]:
     """Both ends, the sink first (see `run_stream`)."""
     with ExitStack() as stack:
-        sink = manifest.sink.connector.open_sink(manifest.sink.config())
+        sink = open_sink(manifest)
         stack.callback(sink.close)
-        source = manifest.source.connector.open_source(manifest.source.config())
+        source = open_source(manifest)
         stack.callback(source.close)
         yield source, sink
 

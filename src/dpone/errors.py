@@ -70,6 +70,7 @@ class DponeError(Exception):
         self.code = code or self.default_code
         self.retryable = retryable
         self.wait = wait
+        self.side: Literal["", "source", "sink"] = ""  # which end's connection it is about, if it is
         self.stream = ""  # which stream it is about, where several were looked at
 
     def as_dict(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dpone import stopping
 from dpone.sdk import Column, Digest
 
 ALGORITHM = "dpone-digest/1"
@@ -87,7 +88,9 @@ class Digester:
 def digest(columns: tuple[Column, ...], batches: Iterable[pa.RecordBatch]) -> Digest:
     """The digest of all rows of these batches, whose columns are `columns` in order."""
     digester = Digester(columns)
+    stop = stopping.current()
     for batch in batches:
+        stop.check("computing a digest")
         digester.add(batch)
     return digester.total
 

@@ -42,6 +42,9 @@ EXIT_CODES = (
     (128 + signal.SIGTERM, "terminated"),
 )
 
+LAST_S = 9.0
+"""Seconds from a signal to the end of the process, whatever it does; ten is what container platforms give."""
+
 option = partial(click.option, show_envvar=True)
 # Every option is also a variable DPONE_<OPTION>, the same in every command.
 ENVIRONMENT = {"auto_envvar_prefix": "DPONE", "show_default": True, "help_option_names": ["-h", "--help"]}
@@ -90,6 +93,7 @@ class Terminal:
     debug: bool = False
     as_json: bool = False
     redact: Callable[[str], str] = field(default=str)
+    stopped: Stop | None = None
 
     @property
     def json_log(self) -> bool:
@@ -141,15 +145,18 @@ class Terminal:
 
     @contextmanager
     def stop(self, shown: Stoppable) -> Iterator[Stop]:
-        """SIGINT or SIGTERM once: stop at the next batch, what is durable is kept. Twice: exit at once."""
-        stop = Stop(shown)
+        """SIGINT or SIGTERM once: stop, what is durable is kept. Twice, or when that takes too long: exit at once."""
+        stop = self.stopped = Stop(shown)
         if threading.current_thread() is not threading.main_thread():
             yield stop
             return
+        over = threading.Event()
+        threading.Thread(target=stop.watch, args=(over,), name="dpone-last", daemon=True).start()
         before = {number: signal.signal(number, stop.received) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield stop
         finally:
+            over.set()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -165,15 +172,25 @@ class Stop:
     def received(self, number: int, _frame: FrameType | None) -> None:
         """The signal handler."""
         if self.signal:
-            self.shown.restore()
-            os._exit(128 + number)
+            self._exit(number)
         self.signal = number
         self.event.set()
         self.shown.stopping()
 
+    def watch(self, over: threading.Event) -> None:
+        """Exit when the run is not over some seconds after the signal: a library may be in a call without an end."""
+        self.event.wait()
+        if not over.wait(LAST_S):
+            self._exit(self.signal)
+
     def code(self, finished: int) -> int:
         """The exit code: that of the run, or of the signal when the run was cut short by it."""
         return 128 + self.signal if self.signal and finished == INTERRUPTED else finished
+
+    def _exit(self, number: int) -> None:
+        """Leave at once. The record that is kept when a run is told to stop says that it was cancelled."""
+        self.shown.restore()
+        os._exit(128 + number)
 
 
 def common(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -220,7 +237,8 @@ def _ended(terminal: Terminal, act: Callable[[], int | None]) -> int:
         if terminal.debug:
             _traceback(terminal)
         terminal.error(error)
-        return exit_code(error)
+        code = exit_code(error)
+        return terminal.stopped.code(code) if terminal.stopped else code
     except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
         raise
     except (KeyboardInterrupt, click.Abort):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,7 +40,7 @@ from dpone.sql.source import split_name
 from dpone.strategy import STRATEGIES, Publication
 
 if TYPE_CHECKING:
-    from dpone.manifest.load import Manifest, StreamConfig
+    from dpone.manifest.load import Endpoint, Manifest, StreamConfig
 
 _SHOWN_QUERIES = 3
 
@@ -241,10 +242,32 @@ def decide(manifest: Manifest, config: StreamConfig, source: Source, sink: Sink)
         raise placed(error, manifest, config) from error.__cause__
 
 
+def open_source(manifest: Manifest) -> Source:
+    """The source; what goes wrong here is about that end of the manifest."""
+    with _about(manifest.source):
+        return manifest.source.connector.open_source(manifest.source.config())
+
+
+def open_sink(manifest: Manifest) -> Sink:
+    """The same for the sink."""
+    with _about(manifest.sink):
+        return manifest.sink.connector.open_sink(manifest.sink.config())
+
+
+@contextmanager
+def _about(end: Endpoint) -> Iterator[None]:
+    try:
+        yield
+    except DponeError as error:
+        error.where = error.where or end.where
+        raise
+
+
 def placed(error: DponeError, manifest: Manifest, config: StreamConfig) -> DponeError:
-    """The error with a position in the manifest: the endpoint that cannot be reached, else the stream."""
-    ends = {SourceUnavailable: manifest.source.where, SinkUnavailable: manifest.sink.where}
-    error.where = error.where or ends.get(type(error), config.at())
+    """The error with a position in the manifest: the end that it says it is about, else the stream."""
+    sides = {SourceUnavailable: "source", SinkUnavailable: "sink"}
+    ends = {"source": manifest.source.where, "sink": manifest.sink.where}
+    error.where = error.where or ends.get(error.side or sides.get(type(error), ""), config.at())
     return error
 
 

@@ -17,10 +17,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dpone import clock
+from dpone import clock, stopping
 from dpone.arrow.digest import undigestible
 from dpone.engine.ledger import Ledger
-from dpone.engine.plan import StreamPlan, decide, placed, start_window
+from dpone.engine.plan import StreamPlan, decide, open_sink, open_source, placed, start_window
 from dpone.engine.record import RunRecord, Status, StreamRecord, utc_now
 from dpone.engine.retry import Budget, Retries
 from dpone.errors import Cancelled, ConflictError, DponeError, InternalError
@@ -41,6 +41,7 @@ T = TypeVar("T")
 _POLL_S = 0.2
 _GRACE_S = 1.0
 _KEEP_S = 1.0
+_LAST_S = 3.0  # what the sink has to store the record of a run that is to stop
 
 
 @dataclass
@@ -73,14 +74,14 @@ def _wait(context: Context, futures: Sequence[Future[None]]) -> None:
 
     When the run is told to stop it is kept at once, as cancelled: whoever asks a second time does not wait for its end.
     """
-    pending, changed, kept, stopping = set(futures), False, clock.monotonic(), False
+    pending, changed, kept, cancelled = set(futures), False, clock.monotonic(), False
     while pending:
         done, pending = wait(pending, timeout=_POLL_S, return_when=FIRST_COMPLETED)
         changed = changed or bool(done)
-        told = context.stop.is_set() and not stopping
+        told = context.stop.is_set() and not cancelled and not context.fail_fast
         if pending and (told or (changed and clock.monotonic() - kept >= _KEEP_S)):
-            stopping, changed, kept = stopping or told, False, clock.monotonic()
-            context.keep(_so_far(context, futures, "cancelled" if stopping and not context.fail_fast else "running"))
+            cancelled, changed, kept = cancelled or told, False, clock.monotonic()
+            context.keep(_so_far(context, futures, "cancelled" if cancelled else "running"))
     for future in futures:
         future.result()
 
@@ -108,7 +109,10 @@ def _guarded(context: Context, config: StreamConfig, record: StreamRecord, budge
             )
         record.status = "succeeded"
     except DponeError as error:
-        _fail(context, record, placed(error, context.manifest, config))
+        if record.status == "succeeded":  # the load is committed, and only its record could not be stored in the sink
+            emit("record.not_stored", "warning")
+        else:
+            _fail(context, record, placed(error, context.manifest, config))
     except Exception as error:
         if os.environ.get("DPONE_DEBUG", "0") not in ("", "0"):
             raise
@@ -149,9 +153,9 @@ def run_stream(context: Context, config: StreamConfig, record: StreamRecord, emi
     timed = Clock(record.phases)
     with ExitStack() as stack:
         # The sink first: when source and sink are one DuckDB file, it must be opened for writing.
-        sink = _until_free(context, lambda: manifest.sink.connector.open_sink(manifest.sink.config()))
+        sink = _until_free(context, lambda: open_sink(manifest))
         stack.callback(sink.close)
-        source = manifest.source.connector.open_source(manifest.source.config())
+        source = open_source(manifest)
         stack.callback(source.close)
         with timed("describe_s"):
             plan = decide(manifest, config, source, sink)
@@ -393,6 +397,7 @@ def _fill(record: StreamRecord, ledger: Ledger, balance: Balance) -> None:
 
 def _record_in_sink(context: Context, claim: Claim, record: StreamRecord, error: BaseException | None) -> None:
     """Best effort after a failure: the sink may be the thing that failed."""
+    stopping.current().spare(_LAST_S)
     if error is None:
         claim.record(context.record.run_id, "succeeded", json.dumps(asdict(record)))
         return

@@ -13,6 +13,7 @@ import duckdb
 
 from dpone.arrow.fidelity import manifest_line
 from dpone.errors import (
+    Cancelled,
     ConflictError,
     DataError,
     DponeError,
@@ -24,6 +25,7 @@ from dpone.errors import (
 )
 
 _TABLE: tuple[tuple[type[duckdb.Error], type[DponeError], str], ...] = (
+    (duckdb.InterruptException, Cancelled, "run again"),
     (duckdb.OutOfMemoryException, ResourceError, "raise memory_limit of the connection, or free memory"),
     (
         duckdb.ConstraintException,

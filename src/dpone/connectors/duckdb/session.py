@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from dpone import stopping
 from dpone.arrow.digest import digest
 from dpone.arrow.types import arrow_schema
 from dpone.connectors.duckdb import bounds
@@ -27,6 +28,7 @@ from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
 BATCH_ROWS = 65_536
+_POLL_S = 0.1
 
 
 class _File:
@@ -49,6 +51,7 @@ class DuckDBSession:
     def __init__(self, config: DuckDBConfig, *, read_only: bool) -> None:
         self.dialect: Dialect = DuckDBDialect()
         self._act = f"duckdb {config.path}"
+        self._stop = stopping.current()
         key = str(Path(config.path).resolve())
         with _files_guard:
             self._file = _files.setdefault(key, _File())
@@ -59,19 +62,19 @@ class DuckDBSession:
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run one statement; rows affected, or 0 when DuckDB does not say."""
-        with mapped(self._act):
+        with self._interruptible():
             found = self._connection.execute(sql, list(params)).fetchall()
         return int(found[0][0]) if found and isinstance(found[0][0], int) else 0
 
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a query with a small result."""
-        with mapped(self._act):
+        with self._interruptible():
             return self._connection.execute(sql, list(params)).fetchall()
 
     def batches(self, sql: str, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
         """Stream a query as Arrow."""
         schema = arrow_schema(tuple(columns))
-        with mapped(self._act):
+        with self._interruptible():
             self._reader = self._connection.sql(sql).to_arrow_reader(BATCH_ROWS)
             for batch in self._reader:
                 yield batch.cast(schema) if batch.schema != schema else batch
@@ -120,7 +123,8 @@ class DuckDBSession:
 
     def begin(self) -> None:
         """Start a transaction; the only one that writes to this file in this process."""
-        self._file.writer.acquire()
+        while not self._file.writer.acquire(timeout=_POLL_S):
+            self._stop.check(f"waiting to write to {self._act}")
         self._writing = True
         with mapped(self._act):
             self._connection.execute("BEGIN TRANSACTION")
@@ -149,6 +153,12 @@ class DuckDBSession:
             if self._reader is not None:  # one that was not read to its end would keep the file open
                 self._reader.close()
             self._connection.close()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """DuckDB's exceptions as dpone's, one of which is Cancelled when the run is to stop meanwhile."""
+        with mapped(self._act), self._stop.interrupts(self._connection.interrupt):
+            yield
 
     def _done(self) -> None:
         if self._writing:

@@ -815,7 +815,7 @@ def read_slice(path: Path, layout: Layout, columns: Sequence[Column], where: str
         yield from read_known(path, layout.model_copy(update={"header": False}), columns, where)
 
 
-def assemble(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
+def assemble(pieces: Iterable[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
     """Make the file to publish out of the staged slices.
 
     Compressed slices are only put together: gzip members (https://www.rfc-editor.org/rfc/rfc1952#page-5) and zstd
@@ -849,7 +849,7 @@ def _header(columns: Sequence[Column], layout: Layout) -> bytes:
     return (layout.delimiter.join(names) + "\n").encode()
 
 
-def _assemble_parquet(pieces: Sequence[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
+def _assemble_parquet(pieces: Iterable[Path], path: Path, layout: Layout, columns: Sequence[Column]) -> None:
     # In the units that Parquet has, so that the schema in the file says the same as its columns.
     schema = arrow_schema(tuple(replace(column, type=values.stored(column.type)) for column in columns))
     codec = {"gzip": "gzip", "zstd": "zstd"}.get(layout.compression, "none")
@@ -867,7 +867,7 @@ def _stored(column: Column, array: pa.ChunkedArray) -> pa.ChunkedArray:
         raise _unwritable(column, "a time that 64 bits of milliseconds do not reach") from error
 
 
-def _groups(pieces: Sequence[Path], layout: Layout, columns: Sequence[Column]) -> Iterator[list[pa.RecordBatch]]:
+def _groups(pieces: Iterable[Path], layout: Layout, columns: Sequence[Column]) -> Iterator[list[pa.RecordBatch]]:
     group: list[pa.RecordBatch] = []
     rows = size = 0
     for piece in pieces:

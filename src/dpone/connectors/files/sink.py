@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from dpone import stopping
 from dpone.arrow.digest import digest, undigestible
 from dpone.arrow.fidelity import manifest_line
 from dpone.arrow.types import type_name
@@ -291,13 +292,19 @@ class FilesLoad:
         if stored is not None and stored.load_id == self._spec.load.load_id:
             return stored
         with mapped(f"publishing {self._spec.key.target}", "sink"):
-            pieces = [self._state.piece(piece.ordinal) for piece in self._spec.load.slices]
-            formats.assemble(pieces, self._final, self._layout, self._spec.columns)
+            pieces = (self._state.piece(piece.ordinal) for piece in self._spec.load.slices)
+            formats.assemble(self._unless_stopped(pieces), self._final, self._layout, self._spec.columns)
             results = self._results()
         receipt = check(results)
         with mapped(f"publishing {self._spec.key.target}", "sink"):
             self._publish(receipt, publish=bool(results["inserted"]) or self._must_exist(results))
         return receipt
+
+    def _unless_stopped(self, pieces: Iterable[Path]) -> Iterator[Path]:
+        stop = stopping.current()
+        for path in pieces:
+            stop.check(f"publishing {self._spec.key.target}")
+            yield path
 
     def abort(self) -> None:
         """Drop the staging and close the load; a publication that has happened is completed instead."""

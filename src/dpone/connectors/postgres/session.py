@@ -12,8 +12,10 @@ import itertools
 import operator
 import os
 import selectors
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -24,7 +26,7 @@ from dpone.connectors.postgres.dialect import PostgresDialect, digest_query
 from dpone.connectors.postgres.errors import Side, translate
 from dpone.connectors.postgres.waiting import Connection, Waits
 from dpone.connectors.postgres.wire import CHUNK, MARK, Parser, Writer
-from dpone.errors import ConfigError, DponeError, ResourceError, SinkUnavailable, SourceUnavailable
+from dpone.errors import Cancelled, ConfigError, DponeError, ResourceError, SinkUnavailable, SourceUnavailable
 from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 from dpone.sql.sink import SLICE
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from dpone.connectors.postgres.config import PostgresConfig
 
 _OLDEST = 120000
+_POLL = 0.1
 _ENDING = 10.0  # seconds that the server has to end a COPY that nobody reads on
 _SETTINGS = {
     "search_path": "",
@@ -137,10 +140,15 @@ class PostgresSession:
         """Roll back. Safe when there is no transaction, or no connection."""
         status = self._connection.info.transaction_status
         if status == pq.TransactionStatus.ACTIVE:
+            self._connection.give_up()  # it may wait for a lock, and would not notice that we are gone
             self.close()  # a COPY that was left in the middle: the server rolls back
         elif status != pq.TransactionStatus.IDLE:
-            with contextlib.suppress(psycopg.Error):
+            try:
                 self._connection.execute(b"ROLLBACK")
+            except psycopg.Error:
+                pass
+            except Cancelled:
+                self.close()
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""
@@ -218,12 +226,45 @@ class PostgresSession:
             "keepalives_interval": 10,
             "keepalives_count": 3,
         }
+        act = f"connecting to {config.identity}"
         try:
-            return Connection.connect(
-                **settings, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor
+            connection = self._patiently(
+                act,
+                lambda: Connection.connect(
+                    **settings, autocommit=True, prepare_threshold=None, cursor_factory=psycopg.RawCursor
+                ),
             )
         except psycopg.Error as error:
-            raise translate(error, f"connecting to {config.identity}", self._side, connecting=True) from None
+            found = translate(error, act, self._side, connecting=True)
+            found.side = self._side
+            raise found from None
+        connection.stop = self._stop
+        return connection
+
+    def _patiently(self, act: str, connect: Callable[[], Connection]) -> Connection:
+        """Connect in a thread of its own: looking up a name, and libpq's first steps, cannot be ended from here."""
+        made: Future[Connection] = Future()
+
+        def run() -> None:
+            try:
+                connection = connect()
+            except Exception as error:  # noqa: BLE001 - it is raised where the result is asked for
+                if made.set_running_or_notify_cancel():
+                    made.set_exception(error)
+                return
+            if made.set_running_or_notify_cancel():
+                made.set_result(connection)
+            else:
+                connection.close()  # nobody waits for it any more
+
+        threading.Thread(target=run, name="dpone-connecting", daemon=True).start()
+        while not wait([made], timeout=_POLL).done:
+            try:
+                self._stop.check(act)
+            except Cancelled:
+                made.cancel()
+                raise
+        return made.result()
 
     def _prepare(self) -> None:
         if self.version < _OLDEST:
@@ -286,6 +327,9 @@ class PostgresSession:
     def _translated(self, act: str, columns: Sequence[str] = ()) -> Iterator[None]:
         try:
             yield
+        except psycopg.errors.QueryCanceled as error:
+            self._stop.check(act)
+            raise translate(error, act, self._side, columns=columns) from None
         except psycopg.Error as error:
             raise translate(error, act, self._side, columns=columns) from None
 

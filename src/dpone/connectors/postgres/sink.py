@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
 from dpone.connectors.postgres.session import PostgresSession
-from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
+from dpone.errors import Cancelled, ConflictError, PermissionDenied, SchemaError, SinkUnavailable
 from dpone.sdk import Column, Digest, LoadSpec, NativeType, Receipt, StreamKey, Table, TargetSchema
 from dpone.sql.sink import SqlClaim, SqlLoad, digest_target, transaction
 from dpone.sql.state import State
@@ -132,7 +132,7 @@ class PostgresSink:
             )
 
         def unlock() -> None:
-            with contextlib.suppress(SinkUnavailable):  # the lock went with the connection
+            with contextlib.suppress(SinkUnavailable, Cancelled):  # the lock goes with the connection
                 if self._opened is session:
                     session.execute("SELECT pg_advisory_unlock(%s::bigint)", (number,))
 

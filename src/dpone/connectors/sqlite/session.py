@@ -4,7 +4,7 @@ Rows leave SQLite by `fetchmany` and enter it by `executemany`; they become Arro
 pyarrow's own conversions, so no Python bytecode runs for a row or a value.
 
 Writers wait for each other. Those of one process queue up without a limit, because a slice may take long to read;
-another process is waited for up to a minute.
+another process is waited for some seconds at a time, and the engine tries again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from dpone import clock, stopping
 from dpone.arrow.digest import digest
 from dpone.arrow.types import arrow_schema
 from dpone.connectors.sqlite.dialect import SqliteDialect
@@ -29,10 +30,13 @@ from dpone.sdk import Column, Digest, Table
 from dpone.sql.dialect import Dialect
 
 OLDEST = (3, 33, 0)
-BUSY_SECONDS = 60.0
+BUSY_SECONDS = 10.0
+_POLL_S = 0.05
 _FETCH_ROWS = 1000  # bounds what a sudden run of wide rows takes; the next fetch is sized by the one before
 _BATCH_ROWS = 16_384
 _BATCH_BYTES = 8 * 2**20
+
+T = TypeVar("T")
 
 _guard = threading.Lock()
 _writers: dict[Path, threading.Lock] = {}
@@ -52,15 +56,16 @@ class SqliteSession:
         self._side: Side = side
         self._act = f"{'reading' if side == 'source' else 'writing'} sqlite {path}"
         self._file = Path(path).resolve()
+        self._stop = stopping.current()
         self._refused: DataError | None = None
         self._in_queue = self._is_reading = False
         self._connection = self._connect(path)
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows it changed itself, without triggers."""
-        with mapped(self._act, self._side):
+        with self._interruptible():
             before = self._connection.total_changes
-            self._connection.execute(sql, tuple(params)).close()
+            self._patient(lambda: self._connection.execute(sql, tuple(params)).close())
             if self._connection.total_changes == before:
                 return 0
             return int(self._connection.execute("SELECT changes()").fetchone()[0])
@@ -68,7 +73,7 @@ class SqliteSession:
     def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a query with a small result."""
         with self._checked():
-            return self._connection.execute(sql, tuple(params)).fetchall()
+            return self._patient(lambda: self._connection.execute(sql, tuple(params)).fetchall())
 
     def batches(self, sql: str, columns: Sequence[Column]) -> Iterator[pa.RecordBatch]:
         """Run a query. A batch has at most 16,384 rows, and some 8 MiB; lists are the JSON text that is stored."""
@@ -115,7 +120,7 @@ class SqliteSession:
         for batch in batches:
             for piece in _pieces(batch):
                 values = [self._encode(array, column) for array, column in zip(piece.columns, columns, strict=True)]
-                with mapped(self._act, self._side):
+                with self._interruptible():
                     taken += self._connection.executemany(sql, zip(*values, strict=True)).rowcount
         return taken
 
@@ -128,17 +133,18 @@ class SqliteSession:
             with mapped(self._act, self._side):
                 # BEGIN alone takes no snapshot, the first read does: https://www.sqlite.org/isolation.html
                 self._connection.execute("BEGIN")
-                self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                self._patient(lambda: self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone())
             self._reading(now=True)
             return
         self._refuse_deadlock()
         with _guard:
             queue = _writers.setdefault(self._file, threading.Lock())
-        queue.acquire()
+        while not queue.acquire(timeout=_POLL_S):
+            self._stop.check(f"waiting for its turn of {self._act}")
         self._in_queue = True
         try:
             with mapped(self._act, self._side):
-                self._connection.execute("BEGIN IMMEDIATE")
+                self._patient(lambda: self._connection.execute("BEGIN IMMEDIATE"))
         except BaseException:
             self._leave()
             raise
@@ -146,7 +152,7 @@ class SqliteSession:
     def commit(self) -> None:
         """Commit."""
         with mapped(self._act, self._side):
-            self._connection.execute("COMMIT")
+            self._patient(lambda: self._connection.execute("COMMIT"))
         self._leave()
 
     def rollback(self) -> None:
@@ -186,22 +192,45 @@ class SqliteSession:
             connection = sqlite3.connect(
                 f"{self._file.as_uri()}?mode={mode}",
                 uri=True,
-                timeout=BUSY_SECONDS,
+                timeout=0,  # see `_patient`
                 isolation_level=None,  # transactions are begun and ended here, never by the driver
                 check_same_thread=False,  # closed by whoever cleans up
             )
             connection.create_function("dpone_refuse", 2, self._refuse)
             connection.create_function("dpone_repr", 1, repr, deterministic=True)  # of a float: exact, and shortest
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # is it a database?
+            self._patient(lambda: connection.execute("SELECT count(*) FROM sqlite_master").fetchone())  # is it one?
         return connection
+
+    def _patient(self, act: Callable[[], T]) -> T:
+        """Do `act` again while the file is busy, for some seconds.
+
+        Not SQLite's own wait (https://www.sqlite.org/c3ref/busy_timeout.html), which nothing can end. A statement that
+        found the file busy has done nothing, and a COMMIT has left its transaction open.
+        """
+        deadline = clock.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return act()
+            except sqlite3.OperationalError as error:
+                name = getattr(error, "sqlite_errorname", None) or ""
+                if not name.startswith("SQLITE_BUSY") or clock.monotonic() >= deadline:
+                    raise
+                if self._stop.wait(_POLL_S):
+                    self._stop.check(f"{self._act}, which another program has locked")
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """SQLite's exceptions as dpone's, one of which is Cancelled when the run is to stop meanwhile."""
+        with mapped(self._act, self._side), self._stop.interrupts(self._connection.interrupt):
+            yield
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
         """SQLite's errors as dpone's, and the reason when it was `dpone_refuse`."""
         self._refused = None
         try:
-            with mapped(self._act, self._side):
+            with self._interruptible():
                 yield
         except Exception:
             if self._refused is not None:
