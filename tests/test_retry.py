@@ -71,12 +71,12 @@ def quiet(_error: DponeError, _wait: float) -> None:
 
 
 def test_the_ladder_grows_to_its_ceiling() -> None:
-    """1, 2, 4, ... and never more than a minute; each wait is drawn between nothing and that."""
-    assert [1, 2, 4, 8, 16, 32, 60, 60] == [retry.longest_wait(number) for number in range(1, 9)]
-    retries, stop = Retries(9, Budget(1000), jitter=longest), Stopwatch()
-    assert "done" == retries.run(failing(*[gone()] * 8), stop, quiet)
-    assert [1, 2, 4, 8, 16, 32, 60, 60] == stop.waits
-    assert {"total": 8, "by_category": {"source_unavailable": 8}} == {
+    """Half a second, 1, 2, 4, ... and never more than a minute; each wait is drawn between nothing and that."""
+    assert [0.5, 1, 2, 4, 8, 16, 32, 60, 60] == [retry.longest_wait(number) for number in range(1, 10)]
+    retries, stop = Retries(10, Budget(1000), jitter=longest), Stopwatch()
+    assert "done" == retries.run(failing(*[gone()] * 9), stop, quiet)
+    assert [0.5, 1, 2, 4, 8, 16, 32, 60, 60] == stop.waits
+    assert {"total": 9, "by_category": {"source_unavailable": 9}} == {
         key: retries.as_dict()[key] for key in ("total", "by_category")
     }
 
@@ -155,7 +155,7 @@ def test_the_ladder_starts_anew_after_progress() -> None:
     stop = Stopwatch()
     retries = Retries(9, Budget(600), lambda: next(counts), longest)
     retries.run(failing(*[gone() for _ in range(4)]), stop, quiet)
-    assert [1, 2, 1, 2] == stop.waits
+    assert [0.5, 1, 0.5, 1] == stop.waits
 
 
 @pytest.mark.parametrize("category", get_args(Category))

@@ -24,7 +24,7 @@ from dpone.errors import Cancelled, Category, DponeError
 
 T = TypeVar("T")
 
-FIRST_WAIT_S = 1.0
+FIRST_WAIT_S = 0.5
 FACTOR = 2.0
 LONGEST_WAIT_S = 60.0
 RETRIES_OF_A_RUN = 100

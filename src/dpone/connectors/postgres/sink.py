@@ -183,7 +183,7 @@ class PostgresSink:
 
     def _unlock(self, session: PostgresSession, lock: Lock) -> None:
         self._rest()
-        with contextlib.suppress(SinkUnavailable):  # the lock went with the connection
+        with contextlib.suppress(SinkUnavailable, Cancelled):  # the lock went with the connection
             if self._opened is session:
                 lock.release()
 
