@@ -11,7 +11,7 @@ from dpone.arrow.fidelity import manifest_line
 from dpone.connectors.postgres.dialect import PostgresDialect, family, lock_number, type_parts
 from dpone.connectors.postgres.lock import Lock
 from dpone.connectors.postgres.session import PostgresSession
-from dpone.errors import ConflictError, PermissionDenied, SchemaError, SinkUnavailable
+from dpone.errors import Cancelled, ConflictError, PermissionDenied, SchemaError, SinkUnavailable
 from dpone.sdk import (
     Column,
     Digest,
