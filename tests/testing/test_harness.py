@@ -168,10 +168,11 @@ def test_an_appended_target_is_read_whole(make: Make, tmp_path: Path) -> None:
     """Two loads that append make one table."""
     source, sink = make(), make()
     document = manifest(source.endpoint("source"), source.stream("t"), sink.endpoint("sink"))
+    cursor = {"column": "at", "lookback": "0s"}
     for count in (30, 70):
         source.put("t", sample_rows(range(1, count)))
         document["source"] = source.endpoint("source")
-        document["streams"] = {source.stream("t"): {"target": "t", "write": "append", "cursor": "at"}}
+        document["streams"] = {source.stream("t"): {"target": "t", "write": "append", "cursor": cursor}}
         assert dpone.run(document, store=tmp_path / "store").ok
     assert values(sample_rows(range(1, 70))) == values(sink.rows("t", list(SAMPLE)))
 
