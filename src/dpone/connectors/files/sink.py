@@ -9,6 +9,7 @@ loses nor doubles a row.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -273,6 +274,7 @@ class FilesClaim:
         """Attach to the pending load, or remove it and open `spec.load`."""
         self._need_state()
         _refuse(spec, self._places)
+        _refuse_other_kinds(spec, self._receipt)
         with mapped(f"opening the load of {spec.key.stream}", "sink"):
             if self._pending is None or self._pending.load_id != spec.load.load_id:
                 self._state.clear()
@@ -363,7 +365,8 @@ class FilesLoad:
         before = stored.extra.get("high", "") if stored is not None else ""
         last = receipt.load_id if results["inserted"] else before  # the load whose file must be there from now on
         high = {"high": last} if self._spec.write == "append" else {}
-        receipt = replace(receipt, extra={**receipt.extra, "write": self._spec.write, **high})
+        kinds = {"kinds": json.dumps(_kinds(self._spec.columns))} if self._layout.format == "jsonl" else {}
+        receipt = replace(receipt, extra={**receipt.extra, "write": self._spec.write, **high, **kinds})
         with mapped(f"publishing {self._spec.key.target}", "sink"):
             self._publish(receipt, publish=bool(results["inserted"]) or self._must_exist(results))
         return receipt
@@ -505,6 +508,35 @@ def _refuse(spec: LoadSpec, places: Places) -> None:
                 remedy="give another target; files of one folder have the same columns",
                 code="DP406",
             )
+
+
+def _refuse_other_kinds(spec: LoadSpec, last: Receipt | None) -> None:
+    """Refuse to append JSONL of another kind than before: nothing but the receipt says what the files hold."""
+    before = json.loads(last.extra.get("kinds", "{}")) if last is not None and spec.write == "append" else {}
+    now = _kinds(spec.columns)
+    odd = [
+        f"{name}: was {before[name]}, would be {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    ]
+    if odd:
+        raise SchemaError(
+            f"appending to {spec.key.target} would mix kinds of values: {'; '.join(odd)}",
+            remedy="cast the column to what it was (columns: {cast: {name: type}}), or give another target",
+            code="DP406",
+        )
+
+
+def _kinds(columns: Sequence[Column]) -> dict[str, str]:
+    """How JSON writes each column."""
+    return {column.name: _kind(column) for column in columns}
+
+
+def _kind(column: Column) -> str:
+    types = pa.types
+    if types.is_boolean(column.type):
+        return "boolean"
+    if types.is_integer(column.type) or types.is_decimal(column.type) or types.is_floating(column.type):
+        return "number"
+    return "json" if column.logical == "json" or types.is_nested(column.type) else "text"
 
 
 def _written_layout(config: FilesConfig, name: str) -> Layout:

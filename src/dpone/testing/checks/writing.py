@@ -573,6 +573,8 @@ class WritingChecks(Checks):
         old = (
             [] if write != "append" else [(*row, None) if change == "add" else row for row in _rows(before, (1, 2, 3))]
         )
+        if change == "retype":
+            old = [(*row[:2], str(row[2])) for row in old]
         if change in ("rename", "drop"):
             old = [row[:2] + (None,) * (len(after) - 2) for row in old]
         assert values([*new, *old], after) == values(found, after)
