@@ -86,8 +86,11 @@ def test_a_run_that_stands_still_is_taken_over(shop: Shop, points: Points, name:
         shop.run(SETTINGS)  # what came after the window of an open load
         assert shop.sql(COPIED) == ask(shop.sink, COPIED)
         woken = zombie.wake()
-    assert ["conflict"] == [found["category"] for found in woken.failures], woken
-    assert "taken over" in woken.failures[0]["message"]
+    if name.startswith("after"):  # only its record could not be stored any more
+        assert [] == woken.failures
+    else:
+        assert ["conflict"] == [found["category"] for found in woken.failures], woken
+        assert "taken over" in woken.failures[0]["message"]
     assert shop.sql(COPIED) == ask(shop.sink, COPIED)
     statuses = [status for (status,) in ask(shop.sink, "SELECT status FROM _dpone_runs ORDER BY run_id")]
     assert ["abandoned", "succeeded"] == [status for status in statuses if status != "failed"][:2]

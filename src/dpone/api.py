@@ -475,10 +475,10 @@ def _named(
     manifest: Manifest, wanted: Sequence[str], exclude: Sequence[str]
 ) -> list[tuple[StreamConfig, DponeError | None]]:
     """The selected streams; the source is asked only for globs, and one that it cannot resolve comes with the error."""
-    configs = list(manifest.streams)
+    configs, results = list(manifest.streams), _results(manifest, _store(manifest))
     if not any(config.is_glob for config in configs):
         check_targets(manifest, configs)
-        return [(config, None) for config in choose(configs, wanted, exclude)]
+        return [(config, None) for config in choose(configs, wanted, exclude, results)]
     try:
         with _source(manifest) as source:
             return [(config, None) for config in _selected(manifest, source, wanted, exclude)]
@@ -486,7 +486,7 @@ def _named(
         if error.category == "config":
             raise
         failed = placed(error, manifest, configs[0])
-        chosen = choose(configs, wanted, exclude)
+        chosen = choose(configs, wanted, exclude, results)
         return [(config, failed if config.is_glob else None) for config in chosen]
 
 

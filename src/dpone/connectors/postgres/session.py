@@ -297,7 +297,9 @@ class PostgresSession:
                 remedy="upgrade the server",
                 code="DP142",
             )
-        settings = _SETTINGS | (_SETTINGS_14 if self.version >= 140000 else {})  # noqa: PLR2004 - a version
+        # Single statements that write stand alone; what a sink does in transactions says it in each of them.
+        writes = {"default_transaction_read_only": "off"} if self._side == "sink" else {}
+        settings = _SETTINGS | writes | (_SETTINGS_14 if self.version >= 140000 else {})  # noqa: PLR2004 - a version
         calls = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in settings.items())
         # Nothing is set, nor locked later, in a session that is not our own: a pooler would hand it on to others.
         sql = f"SELECT pg_backend_pid(), {calls} WHERE pg_backend_pid() = "

@@ -163,7 +163,10 @@ class _Countdown:
             self.tell("+", name)
             if self._deadly in (self._seen, name):
                 self._deadly = 0
-                signals.pthread_kill(threading.get_ident(), self._signal)  # at once: this thread is the one it is for
+                if self._signal == signals.SIGSTOP:  # at once: it is for this thread, others stand a moment later
+                    signals.pthread_kill(threading.get_ident(), self._signal)
+                else:
+                    os.kill(os.getpid(), self._signal)
 
     def tell(self, kind: str, text: str) -> None:
         """Write one line to the report, at once: what a killed process had in memory is lost."""
